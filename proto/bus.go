@@ -1,0 +1,199 @@
+package proto
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Version of what nodes and emitters say to each other on Redis. Two participants
+// with different versions do not work on one Redis: the later one refuses to start.
+const Version = 1
+
+// MaxMessage is the largest message on the bus in bytes.
+const MaxMessage = 128 << 10
+
+// A Message is an event on its way from an emitter to the nodes.
+//
+// On Redis it is two parts: a first line for machines, then the JSON of the event.
+//
+//	E1 <eventId>\n{"event":…,"data":…,"time":…,"except":[…]}
+//	S1 <epoch> <sequence> <previous tag> <tag> <eventId>\n{…}
+//
+// E1 is a live event. S1 is a durable one: numbered by Redis, and chained to the
+// event before it.
+type Message struct {
+	Event
+	Previous string     // tag of the event before; empty for a live event
+	Except   []ClientID // who shall not get it
+	Client   ClientID   // in a node's inbox: the one client that shall get it
+	Ask      AskID      // in a node's inbox: who wants to know whether that client is here
+}
+
+// An AskID names a question from node to node: <node that asks>.<random>, so that
+// the answer finds its way back.
+type AskID string
+
+// NewAskID names a question that n asks.
+func NewAskID(n NodeID) AskID { return AskID(NewClientID(n)) }
+
+// Node is the node that asked, if id is well formed.
+func (id AskID) Node() (NodeID, bool) { return ClientID(id).Node() }
+
+// ErrMalformed is wrapped by every error of DecodeMessage, DecodeAnswer and
+// DecodeIgnis: the message is not for this version of Signal, or for nobody.
+var ErrMalformed = errors.New("malformed bus message")
+
+func malformed(format string, a ...any) error {
+	return fmt.Errorf("%w: %w", ErrMalformed, fmt.Errorf(format, a...))
+}
+
+// AppendMessage appends a live message as it goes to Redis.
+func AppendMessage(dst []byte, m Message) []byte {
+	dst = append(dst, "E1 "...)
+	dst = append(dst, m.EventID...)
+	dst = append(dst, "\n{\"event\":"...)
+	dst = appendString(dst, string(m.Event.Event))
+	if m.Data != nil {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, m.Data...)
+	}
+	if m.Time != 0 {
+		dst = append(dst, `,"time":`...)
+		dst = strconv.AppendInt(dst, m.Time, 10)
+	}
+	for i, c := range m.Except {
+		dst = append(dst, [...]string{`,"except":[`, `,`}[min(i, 1)]...)
+		dst = appendString(dst, string(c))
+	}
+	if len(m.Except) > 0 {
+		dst = append(dst, ']')
+	}
+	if m.Client != "" {
+		dst = append(dst, `,"client":`...)
+		dst = appendString(dst, string(m.Client))
+	}
+	if m.Ask != "" {
+		dst = append(dst, `,"ask":`...)
+		dst = appendString(dst, string(m.Ask))
+	}
+	return append(dst, '}')
+}
+
+var sequenced = regexp.MustCompile(`^S1 ([A-Za-z]{1,32}) ([1-9][0-9]{0,15}) ([0-9a-f]{12}) ([0-9a-f]{12}) (\S+)$`)
+
+// DecodeMessage reads a message from the bus. Its data refers to b. An error wraps
+// ErrMalformed.
+func DecodeMessage(b []byte) (Message, error) {
+	var m Message
+	if len(b) > MaxMessage {
+		return m, malformed("%d bytes, at most %d are allowed", len(b), MaxMessage)
+	}
+	first, body, ok := bytes.Cut(b, []byte{'\n'})
+	if !ok {
+		return m, malformed("no second line")
+	}
+	head := string(first)
+	if id, live := strings.CutPrefix(head, "E1 "); live {
+		m.EventID = EventID(id)
+	} else if s := sequenced.FindStringSubmatch(head); s != nil {
+		m.Sequence, _ = strconv.ParseUint(s[2], 10, 64)
+		m.Previous = s[3]
+		m.Position = s[1] + "." + s[2] + "." + s[4]
+		m.EventID = EventID(s[5])
+	} else {
+		return m, malformed("unknown first line %s", quote(head))
+	}
+	if err := m.EventID.checkGrammar(); err != nil {
+		return m, malformed("%w", err)
+	}
+	if err := eachField(body, m.field); err != nil {
+		return m, malformed("%w", err)
+	}
+	if err := m.Event.Event.Check(); err != nil {
+		return m, malformed("%w", err)
+	}
+	return m, nil
+}
+
+func (m *Message) field(key string, value []byte) (err error) {
+	var s string
+	switch key {
+	case "event":
+		s, err = stringOf(key, value)
+		m.Event.Event = EventName(s)
+	case "data":
+		m.Data = value
+	case "time":
+		err = json.Unmarshal(value, &m.Time)
+	case "except":
+		err = json.Unmarshal(value, &m.Except)
+	case "client":
+		s, err = stringOf(key, value)
+		m.Client = ClientID(s)
+	case "ask":
+		s, err = stringOf(key, value)
+		m.Ask = AskID(s)
+	}
+	return err
+}
+
+// An Answer to a question in an inbox: how many clients took the event, 0 or 1.
+//
+//	R1 <askId> <receivers>
+type Answer struct {
+	Ask       AskID
+	Receivers int
+}
+
+// AppendAnswer appends the answer as it goes to the asking node's inbox.
+func AppendAnswer(dst []byte, a Answer) []byte {
+	return fmt.Appendf(dst, "R1 %s %d", a.Ask, a.Receivers)
+}
+
+// DecodeAnswer reads an answer. An error wraps ErrMalformed.
+func DecodeAnswer(b []byte) (Answer, error) {
+	word := strings.Split(string(b[:min(len(b), 2*MaxName)]), " ")
+	if len(word) != 3 || word[0] != "R1" || (word[2] != "0" && word[2] != "1") {
+		return Answer{}, malformed("not an answer")
+	}
+	a := Answer{AskID(word[1]), int(word[2][0] - '0')}
+	if _, ok := a.Ask.Node(); !ok {
+		return Answer{}, malformed("bad ask id %s", quote(word[1]))
+	}
+	return a, nil
+}
+
+// IsAnswer says whether a message in an inbox is an answer rather than an event.
+func IsAnswer(b []byte) bool { return bytes.HasPrefix(b, []byte("R1 ")) }
+
+// A Layout knows the names on Redis under one prefix. The hash tag is the room
+// itself, also on a single Redis, so that moving to a cluster renames nothing.
+type Layout struct {
+	Prefix string // "sg" unless set otherwise
+}
+
+// Channel is where a room's events are published.
+func (l Layout) Channel(r Room) string { return l.name(string(r), "ch") }
+
+// Inbox is where events for the clients of one node are published.
+func (l Layout) Inbox(n NodeID) string { return l.name("$node:"+string(n), "ch") }
+
+// Config is the hash that says how this Redis is used: see emitter.Join.
+func (l Layout) Config() string { return l.name("$ctl", "cfg") }
+
+// Room is the room whose channel is given.
+func (l Layout) Room(channel string) (Room, bool) {
+	s, ok := strings.CutPrefix(channel, l.Prefix+":{")
+	if !ok {
+		return "", false
+	}
+	s, ok = strings.CutSuffix(s, "}:ch")
+	return Room(s), ok
+}
+
+func (l Layout) name(tag, what string) string { return l.Prefix + ":{" + tag + "}:" + what }

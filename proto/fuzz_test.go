@@ -1,0 +1,88 @@
+package proto_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/signal-team/signal/proto"
+)
+
+func FuzzDecodeFrame(f *testing.F) {
+	for _, v := range load(f).Frames {
+		f.Add([]byte(v.Frame))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frame, err := proto.DecodeFrame(b)
+		if err != nil {
+			if e, ok := errors.AsType[*proto.FrameError](err); !ok || e.Code == "" || e.Detail == "" {
+				t.Fatalf("an error without a class: %#v", err)
+			}
+			return
+		}
+		if !utf8.Valid(b) || !json.Valid(b) || frame.Event == "" || (frame.Data != nil && !json.Valid(frame.Data)) {
+			t.Fatalf("accepted %q as %+v", b, frame)
+		}
+		var same struct{ Event string }
+		if err := json.Unmarshal(b, &same); err != nil {
+			t.Fatalf("encoding/json refuses %q: %v", b, err)
+		}
+		_, _ = frame.Rooms()
+		_, _ = frame.Publish()
+		_, _ = frame.Authenticate()
+	})
+}
+
+func FuzzDecodeMessage(f *testing.F) {
+	for _, v := range load(f).Messages {
+		f.Add([]byte(v.Message))
+	}
+	for _, v := range load(f).Ignis {
+		f.Add([]byte(v.Message))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = proto.DecodeAnswer(b)
+		if target, _, err := proto.DecodeIgnis(b); err == nil && target.Check() != nil {
+			t.Fatalf("accepted %q for %s", b, target)
+		}
+		m, err := proto.DecodeMessage(b)
+		if err != nil {
+			if !errors.Is(err, proto.ErrMalformed) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if frame := proto.AppendEvent(nil, m.Event); !utf8.Valid(frame) || !json.Valid(frame) {
+			t.Fatalf("%q makes the frame %q", b, frame)
+		}
+		if m.Sequence != 0 {
+			return
+		}
+		again, err := proto.DecodeMessage(proto.AppendMessage(nil, m))
+		if err != nil || again.EventID != m.EventID || !bytes.Equal(again.Data, m.Data) || len(again.Except) != len(m.Except) {
+			t.Fatalf("decode of encode: %+v, %v, want %+v", again, err, m)
+		}
+	})
+}
+
+func FuzzNames(f *testing.F) {
+	for _, v := range load(f).Names {
+		f.Add(v.Name)
+	}
+	l := proto.Layout{Prefix: "sg"}
+	f.Fuzz(func(t *testing.T, s string) {
+		if proto.Room(s).Check() != nil {
+			return
+		}
+		// What is accepted never changes a slot, a pattern or another room's channel.
+		if s[0] == '$' || len(s) > proto.MaxName || strings.ContainsAny(s, "{}*?[]\\\r\n\x00") || !utf8.ValidString(s) {
+			t.Fatalf("room %q is accepted", s)
+		}
+		if r, ok := l.Room(l.Channel(proto.Room(s))); !ok || string(r) != s {
+			t.Fatalf("room %q has the channel of %q", s, r)
+		}
+	})
+}

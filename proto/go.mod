@@ -1,0 +1,3 @@
+module github.com/signal-team/signal/proto
+
+go 1.26.0

@@ -1,0 +1,82 @@
+package proto
+
+import "encoding/json"
+
+// The original publishes JSON on channels of its own. Its emitters go on as they
+// are, and we hear them: exact names for the rooms and users of this node, and two
+// patterns for its clients, because an original server that does not know a client
+// publishes the client's id under ws:room: as well.
+const (
+	ignisBroadcast = "ws:broadcast"
+	ignisRoom      = "ws:room:"
+	ignisUser      = "ws:user:"
+	ignisClient    = "ws:client:"
+)
+
+// maxIgnis is the largest message of the original that is heard. Its emitters know
+// no limit, so this one is only there for the memory's sake.
+const maxIgnis = 1 << 20
+
+// IgnisChannel is the original's channel for a room of ours.
+func IgnisChannel(r Room) string {
+	if u, ok := r.User(); ok {
+		return ignisUser + string(u)
+	}
+	if r == Broadcasts {
+		return ignisBroadcast
+	}
+	return ignisRoom + string(r)
+}
+
+// IgnisPatterns are the patterns under which the original sends to clients of n.
+func IgnisPatterns(n NodeID) []string {
+	return []string{ignisClient + string(n) + ".*", ignisRoom + string(n) + ".*"}
+}
+
+// DecodeIgnis reads a message of the original's bus. Like the original it goes by
+// type and target, not by the channel; unlike it, it refuses what no client of ours
+// could be sent. The event is live and has no id. An error wraps ErrMalformed.
+func DecodeIgnis(b []byte) (Target, Message, error) {
+	var (
+		m                      Message
+		server, kind, to, name string
+	)
+	if len(b) > maxIgnis {
+		return Target{}, m, malformed("%d bytes, at most %d are allowed", len(b), maxIgnis)
+	}
+	err := eachField(b, func(key string, value []byte) (err error) {
+		switch key {
+		case "serverId":
+			server, err = stringOf(key, value)
+		case "type":
+			kind, err = stringOf(key, value)
+		case "target":
+			to, err = stringOf(key, value)
+		case "event":
+			name, err = stringOf(key, value)
+		case "data":
+			m.Data = value
+		case "exclude":
+			err = json.Unmarshal(value, &m.Except)
+		}
+		return err
+	})
+	if err != nil {
+		return Target{}, m, malformed("%w", err)
+	}
+	m.Event.Event = EventName(name)
+	if err := m.Event.Event.Check(); err != nil {
+		return Target{}, m, malformed("%w", err)
+	}
+	if server == "" {
+		return Target{}, m, malformed("serverId is missing")
+	}
+	t := Target{TargetKind(kind), to}
+	if t.kind == KindBroadcast {
+		t.name = ""
+	}
+	if err := t.Check(); err != nil {
+		return Target{}, m, malformed("%w", err)
+	}
+	return t, m, nil
+}

@@ -1,0 +1,189 @@
+package proto
+
+import (
+	"encoding/json"
+	"fmt"
+	"unicode/utf8"
+)
+
+// MaxDepth is the deepest nesting of a JSON document that is accepted.
+const MaxDepth = 32
+
+// eachField calls field for every member of the JSON object in b, with its value
+// as the very bytes that were sent. It is stricter than encoding/json where that
+// would let two readers disagree: keys are compared exactly, a key stands once,
+// the document is valid UTF-8 and not nested deeper than MaxDepth.
+func eachField(b []byte, field func(key string, value []byte) error) error {
+	if err := checkJSON(b); err != nil {
+		return err
+	}
+	i := skipSpace(b, 0)
+	if b[i] != '{' {
+		return fmt.Errorf("is %s, not a JSON object", typeOf(b[i]))
+	}
+	var seen []string
+	for i = skipSpace(b, i+1); b[i] != '}'; i = skipSpace(b, i) {
+		if b[i] == ',' {
+			i = skipSpace(b, i+1)
+		}
+		end := skipString(b, i)
+		key, err := unquote(b[i:end])
+		if err != nil {
+			return err
+		}
+		for _, s := range seen {
+			if s == key {
+				return fmt.Errorf("has the key %s twice", quote(key))
+			}
+		}
+		if seen = append(seen, key); len(seen) > 64 {
+			return fmt.Errorf("has more than 64 keys")
+		}
+		i = skipSpace(b, skipSpace(b, end)+1) // behind the colon
+		end = skipValue(b, i)
+		if err := field(key, b[i:end:end]); err != nil {
+			return err
+		}
+		i = end
+	}
+	return nil
+}
+
+// checkJSON says whether b is one JSON value in valid UTF-8 of bounded depth.
+func checkJSON(b []byte) error {
+	if len(b) == 0 {
+		return fmt.Errorf("is empty")
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString:
+			switch c {
+			case '\\':
+				i++
+			case '"':
+				inString = false
+			}
+		case c == '"':
+			inString = true
+		case c == '{' || c == '[':
+			if depth++; depth > MaxDepth {
+				return fmt.Errorf("is nested deeper than %d", MaxDepth)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	switch {
+	case !utf8.Valid(b):
+		return fmt.Errorf("is not valid UTF-8")
+	case !json.Valid(b):
+		return fmt.Errorf("is not JSON")
+	}
+	return nil
+}
+
+// CheckData says whether b may be the data of an event: one JSON value in valid
+// UTF-8, nested at most MaxDepth deep. A browser drops the connection at a frame
+// that is not UTF-8, so this keeps one producer's mistake from a room's clients.
+func CheckData(b []byte) error {
+	if err := checkJSON(b); err != nil {
+		return fmt.Errorf("data %w", err)
+	}
+	return nil
+}
+
+// The four below walk over what json.Valid has accepted, so that they need not
+// look for mistakes.
+
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
+		i++
+	}
+	return i
+}
+
+func skipString(b []byte, i int) int {
+	for i++; b[i] != '"'; i++ {
+		if b[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
+}
+
+func skipValue(b []byte, i int) int {
+	switch b[i] {
+	case '"':
+		return skipString(b, i)
+	case '{', '[':
+		for depth := 0; ; {
+			switch b[i] {
+			case '"':
+				i = skipString(b, i)
+				continue
+			case '{', '[':
+				depth++
+			case '}', ']':
+				depth--
+			}
+			if i++; depth == 0 {
+				return i
+			}
+		}
+	}
+	for i < len(b) && b[i] != ',' && b[i] != '}' && b[i] != ']' && skipSpace(b, i) == i {
+		i++
+	}
+	return i
+}
+
+func unquote(b []byte) (string, error) {
+	for _, c := range b {
+		if c == '\\' {
+			var s string
+			err := json.Unmarshal(b, &s)
+			return s, err
+		}
+	}
+	return string(b[1 : len(b)-1]), nil
+}
+
+// stringOf is the text of a JSON string, or an error that says what stands there.
+func stringOf(key string, b []byte) (string, error) {
+	if b[0] != '"' {
+		return "", fmt.Errorf("%s is %s, not a string", key, typeOf(b[0]))
+	}
+	return unquote(b)
+}
+
+// typeOf says in words what a JSON value is, by its first byte.
+func typeOf(c byte) string {
+	switch c {
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case '"':
+		return "a string"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	}
+	return "a number"
+}
+
+// appendString appends s as a JSON string that is valid UTF-8 whatever s is. Names
+// and ids, nearly all there is to write, need no escaping at all.
+func appendString(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			b, _ := json.Marshal(s) // a string cannot fail
+			return append(dst, b...)
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
