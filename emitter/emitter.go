@@ -1,0 +1,253 @@
+package emitter
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/proto"
+)
+
+var (
+	// ErrUnavailable means that Redis did not take the event, or did not say so in
+	// time. The same call may succeed later. With a client, room or user that was
+	// reached by a first try whose answer got lost, a second one is a second copy.
+	ErrUnavailable = errors.New("emitter: Redis is unavailable")
+	// ErrRefused means that Redis answered and said no: a wrong password, a missing
+	// right. Trying again changes nothing until somebody changes the settings.
+	ErrRefused = errors.New("emitter: Redis refused")
+	// ErrInvalid means that the event cannot be sent as it is: a name breaks the
+	// grammar, or the data is not JSON. The text says what.
+	ErrInvalid = errors.New("emitter: invalid event")
+	// ErrTooLarge means that the event has more than MaxEvent bytes. Send what
+	// clients need to see, and let them fetch the rest.
+	ErrTooLarge = fmt.Errorf("%w: too large", ErrInvalid)
+	// ErrNoReceiver means that the node which held the client is gone, and the
+	// client with it. A reconnected client has another id: send to its user.
+	ErrNoReceiver = errors.New("emitter: nobody there")
+)
+
+// MaxEvent is the largest event in bytes, with its names and ids.
+const MaxEvent = proto.MaxMessage
+
+// An Emitter publishes events. Close it at the end.
+type Emitter struct {
+	rdb    *redis.Client
+	at     Settings
+	layout proto.Layout
+	agreed atomic.Bool // Agree has been asked, and said yes
+
+	sent, unheard, failed atomic.Uint64
+}
+
+// New returns an Emitter on the Redis that s describes. It connects with the first
+// event; Check does it earlier.
+func New(s Settings) *Emitter {
+	return &Emitter{rdb: s.Open(), at: s, layout: s.Layout()}
+}
+
+// FromEnv is New with the Settings of the environment, and Check. A Redis that does
+// not answer is no error here, so that a service may start before its Redis: the
+// check is made up for before the first event.
+func FromEnv(ctx context.Context) (*Emitter, error) {
+	s, err := SettingsFromEnv()
+	if err != nil {
+		return nil, err
+	}
+	e := New(s)
+	if err := e.Check(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
+		_ = e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Check asks Redis whether this emitter fits to the others there: see
+// Settings.Agree.
+func (e *Emitter) Check(ctx context.Context) error {
+	if err := e.at.Agree(ctx, e.rdb); err != nil {
+		return err
+	}
+	e.agreed.Store(true)
+	return nil
+}
+
+// Close gives up the connections to Redis.
+func (e *Emitter) Close() error { return e.rdb.Close() }
+
+// A Receipt says what became of an event.
+type Receipt struct {
+	EventID proto.EventID
+	// Receivers is the number of nodes that the event went to: for a room those that
+	// have a member, so 0 means that nobody is there to hear it. It never means
+	// "on the screen".
+	Receivers int
+}
+
+// Stats are the events of an Emitter since it was made.
+type Stats struct {
+	Sent    uint64 // taken by Redis
+	Unheard uint64 // taken by Redis, but no node listened
+	Failed  uint64 // not taken, or nobody knows
+}
+
+// Stats says what became of all events so far.
+func (e *Emitter) Stats() Stats {
+	return Stats{e.sent.Load(), e.unheard.Load(), e.failed.Load()}
+}
+
+// An Option changes one event.
+type Option func(*proto.Message) error
+
+// Except leaves clients out, such as the one that caused the event.
+func Except(clients ...proto.ClientID) Option {
+	return func(m *proto.Message) error {
+		m.Except = append(m.Except, clients...)
+		return nil
+	}
+}
+
+// EventID names the event: 1 to 128 bytes of A-Z a-z 0-9 . _ : / -, not beginning
+// with "c:". Clients drop an id they have seen, so a business key such as
+// "order-42-paid" makes a repeated call harmless. Without it the id is a UUIDv7.
+func EventID(id proto.EventID) Option {
+	return func(m *proto.Message) error {
+		m.EventID = id
+		return id.Check()
+	}
+}
+
+// Live says that the event may be lost when a client is away for a moment: it is
+// neither numbered nor stored. In this version all events are live.
+func Live() Option { return func(*proto.Message) error { return nil } }
+
+// Send tells the target that something happened. data is any JSON value; a
+// json.RawMessage goes through byte for byte. The error is one of this package's,
+// with the target in its text; only ErrUnavailable is worth another try.
+func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...Option) (Receipt, error) {
+	m, err := message(to, event, data, opts)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	b := proto.AppendMessage(nil, m)
+	if len(b) > MaxEvent {
+		return Receipt{}, fmt.Errorf("%w: %q to %s has %d bytes, at most %d are allowed", ErrTooLarge, event, to, len(b), MaxEvent)
+	}
+	r := Receipt{EventID: m.EventID}
+	if r.Receivers, err = e.publish(ctx, e.channel(to), b); err != nil {
+		e.failed.Add(1)
+		return r, fmt.Errorf("emitter: send %q to %s: %w", event, to, err)
+	}
+	e.sent.Add(1)
+	if r.Receivers > 0 {
+		return r, nil
+	}
+	e.unheard.Add(1)
+	if to.Kind() == proto.KindClient {
+		return r, fmt.Errorf("emitter: send %q to %s: %w", event, to, ErrNoReceiver)
+	}
+	return r, nil
+}
+
+// SendToClient tells one connection. A client whose node is gone is ErrNoReceiver.
+func (e *Emitter) SendToClient(ctx context.Context, id proto.ClientID, event proto.EventName, data any, opts ...Option) (Receipt, error) {
+	return e.Send(ctx, proto.ToClient(id), event, data, opts...)
+}
+
+// SendToUser tells every connection of a user, on all nodes.
+func (e *Emitter) SendToUser(ctx context.Context, user proto.UserID, event proto.EventName, data any, opts ...Option) (Receipt, error) {
+	return e.Send(ctx, proto.ToUser(user), event, data, opts...)
+}
+
+// SendToRoom tells every client in a room, on all nodes.
+func (e *Emitter) SendToRoom(ctx context.Context, room proto.Room, event proto.EventName, data any, opts ...Option) (Receipt, error) {
+	return e.Send(ctx, proto.ToRoom(room), event, data, opts...)
+}
+
+// Broadcast tells every client of every node.
+func (e *Emitter) Broadcast(ctx context.Context, event proto.EventName, data any, opts ...Option) (Receipt, error) {
+	return e.Send(ctx, proto.ToEveryone(), event, data, opts...)
+}
+
+func message(to proto.Target, event proto.EventName, data any, opts []Option) (m proto.Message, err error) {
+	m.Event.Event, m.Time = event, time.Now().UnixMilli()
+	m.Client, _ = to.Client()
+	for _, o := range opts {
+		if err := o(&m); err != nil {
+			return m, err
+		}
+	}
+	if m.EventID == "" {
+		m.EventID = proto.NewEventID()
+	}
+	if m.Data, err = encode(data); err != nil {
+		return m, err
+	}
+	return m, errors.Join(to.Check(), event.Check())
+}
+
+// encode is json.Marshal without the escapes that HTML would need. Raw JSON is only
+// looked at.
+func encode(data any) (json.RawMessage, error) {
+	raw, ok := data.(json.RawMessage)
+	if !ok {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(data); err != nil {
+			return nil, fmt.Errorf("data: %w", err)
+		}
+		raw = bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
+	}
+	return raw, proto.CheckData(raw)
+}
+
+func (e *Emitter) channel(to proto.Target) string {
+	if client, ok := to.Client(); ok {
+		node, _ := client.Node()
+		return e.layout.Inbox(node)
+	}
+	return e.layout.Channel(to.Room())
+}
+
+func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, error) {
+	if !e.agreed.Load() {
+		if err := e.Check(ctx); err != nil {
+			return 0, err
+		}
+	}
+	publish := e.rdb.Publish
+	if e.at.Ways() == Sharded {
+		publish = e.rdb.SPublish
+	}
+	n, err := publish(ctx, channel, b).Result()
+	return int(n), classify(err)
+}
+
+// classify says whether an error of Redis passes by itself.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	said, answered := errors.AsType[redis.Error](err)
+	if !answered || passing(said.Error()) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: %w", ErrRefused, err)
+}
+
+// passing says whether an answer of Redis is about its state, not about the request.
+func passing(said string) bool {
+	for _, state := range [...]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "ERR max number of clients"} {
+		if len(said) >= len(state) && said[:len(state)] == state {
+			return true
+		}
+	}
+	return false
+}

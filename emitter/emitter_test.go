@@ -1,0 +1,279 @@
+package emitter_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+func TestMain(m *testing.M) { redistest.Main(m, examplesOn) }
+
+const nobody proto.ClientID = "abcdefg2.abcdefghijklmno7"
+
+func open(t *testing.T, s emitter.Settings) *emitter.Emitter {
+	t.Helper()
+	e := emitter.New(s)
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// listen subscribes to everything under the prefix and returns what arrives next.
+func listen(t *testing.T, srv *redistest.Server) func() *redis.Message {
+	t.Helper()
+	rdb := srv.Client()
+	sub := rdb.PSubscribe(t.Context(), "*")
+	t.Cleanup(func() { _ = sub.Close(); _ = rdb.Close() })
+	if _, err := sub.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return func() *redis.Message {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
+		defer cancel()
+		m, err := sub.ReceiveMessage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+}
+
+func TestSend(t *testing.T) {
+	for _, srv := range redistest.Each(t) {
+		t.Run(srv.Name, func(t *testing.T) {
+			e, next := open(t, srv.Settings()), listen(t, srv)
+			raw := json.RawMessage("{\"a\" :\n [1, \"<&>\"]}")
+			for _, c := range []struct {
+				target  proto.Target
+				channel string
+				data    any
+				wire    string
+			}{
+				{proto.ToRoom("orders"), "sg:{orders}:ch", raw, string(raw)},
+				{proto.ToUser("u1"), "sg:{$user:u1}:ch", map[string]string{"a": "<&>"}, `{"a":"<&>"}`},
+				{proto.ToEveryone(), "sg:{$broadcast}:ch", nil, "null"},
+				{proto.ToClient(nobody), "sg:{$node:abcdefg2}:ch", 7, "7"},
+			} {
+				r, err := e.Send(t.Context(), c.target, "order.paid", c.data, emitter.EventID("order-42"), emitter.Except(nobody), emitter.Live())
+				if err != nil || r.EventID != "order-42" || r.Receivers != 1 {
+					t.Fatalf("%s: receipt %+v, %v", c.target, r, err)
+				}
+				got := next()
+				m, err := proto.DecodeMessage([]byte(got.Payload))
+				if err != nil || got.Channel != c.channel || string(m.Data) != c.wire || m.EventID != "order-42" || m.Time == 0 || len(m.Except) != 1 {
+					t.Errorf("%s: on %s %+v, %v", c.target, got.Channel, m, err)
+				}
+			}
+			if s := e.Stats(); s != (emitter.Stats{Sent: 4}) {
+				t.Errorf("stats %+v, want 4 sent", s)
+			}
+		})
+	}
+}
+
+func TestSendSharded(t *testing.T) {
+	srv := redistest.Start(t)
+	s := srv.Settings()
+	s.PubSub = emitter.Sharded
+	rdb := srv.Client()
+	defer rdb.Close()
+	sub := rdb.SSubscribe(t.Context(), "sg:{orders}:ch")
+	defer sub.Close()
+	if _, err := sub.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := open(t, s).SendToRoom(t.Context(), "orders", "a", 1); err != nil || r.Receivers != 1 {
+		t.Errorf("receipt %+v, %v, want one receiver", r, err)
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	e := open(t, redistest.Start(t).Settings())
+	if r, err := e.SendToRoom(t.Context(), "orders", "a", 1); err != nil || r.Receivers != 0 {
+		t.Errorf("room without members: %+v, %v; want no error and no receivers", r, err)
+	}
+	if r, err := e.SendToClient(t.Context(), nobody, "a", 1); !errors.Is(err, emitter.ErrNoReceiver) || r.EventID == "" {
+		t.Errorf("client of a node that is gone: %+v, %v; want ErrNoReceiver", r, err)
+	}
+	if s := e.Stats(); s != (emitter.Stats{Sent: 2, Unheard: 2}) {
+		t.Errorf("stats %+v, want both counted as unheard", s)
+	}
+}
+
+func TestBadEvents(t *testing.T) {
+	srv := redistest.Start(t)
+	e := open(t, srv.Settings())
+	before := srv.Published()
+	for name, c := range map[string]struct {
+		target proto.Target
+		event  proto.EventName
+		data   any
+		opts   []emitter.Option
+		want   error
+		says   string
+	}{
+		"no target":            {proto.Target{}, "a", 1, nil, emitter.ErrInvalid, "target"},
+		"system room":          {proto.ToRoom("$broadcast"), "a", 1, nil, emitter.ErrInvalid, `"$"`},
+		"user with $":          {proto.ToUser("$x"), "a", 1, nil, emitter.ErrInvalid, `"$"`},
+		"room of another slot": {proto.ToRoom("a}b{c"), "a", 1, nil, emitter.ErrInvalid, "'}'"},
+		"no event":             {proto.ToRoom("a"), "", 1, nil, emitter.ErrInvalid, "empty"},
+		"foreign client id":    {proto.ToClient("5f0c2f6e"), "a", 1, nil, emitter.ErrInvalid, "<node>.<random>"},
+		"not JSON":             {proto.ToRoom("a"), "a", json.RawMessage("{"), nil, emitter.ErrInvalid, "JSON"},
+		"empty raw":            {proto.ToRoom("a"), "a", json.RawMessage{}, nil, emitter.ErrInvalid, "empty"},
+		"two values":           {proto.ToRoom("a"), "a", json.RawMessage("1 2"), nil, emitter.ErrInvalid, "JSON"},
+		"not UTF-8":            {proto.ToRoom("a"), "a", json.RawMessage("\"\xff\""), nil, emitter.ErrInvalid, "UTF-8"},
+		"a channel":            {proto.ToRoom("a"), "a", make(chan int), nil, emitter.ErrInvalid, "chan"},
+		"event id with spaces": {proto.ToRoom("a"), "a", 1, []emitter.Option{emitter.EventID("a b")}, emitter.ErrInvalid, "' '"},
+		"a client's event id":  {proto.ToRoom("a"), "a", 1, []emitter.Option{emitter.EventID("c:1")}, emitter.ErrInvalid, `"c:"`},
+		"1 MiB":                {proto.ToRoom("a"), "a", strings.Repeat("x", 1<<20), nil, emitter.ErrTooLarge, "131072"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := e.Send(t.Context(), c.target, c.event, c.data, c.opts...)
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want %v that says %s", err, c.want, c.says)
+			}
+		})
+	}
+	if n := srv.Published() - before; n != 0 {
+		t.Errorf("%d bad events reached Redis", n)
+	}
+}
+
+func TestClientsIDIsItsOwn(t *testing.T) {
+	srv := redistest.Start(t)
+	e := open(t, srv.Settings())
+	r1, err1 := e.SendToRoom(t.Context(), "a", "a", 1, emitter.FromClient("u1", "order-42-paid"))
+	r2, err2 := e.SendToRoom(t.Context(), "a", "a", 1, emitter.FromClient("u2", "order-42-paid"))
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if r1.EventID == r2.EventID || !strings.HasPrefix(string(r1.EventID), "c:") || !strings.HasSuffix(string(r1.EventID), ":order-42-paid") {
+		t.Errorf("ids %q and %q: want them marked, and apart by user", r1.EventID, r2.EventID)
+	}
+	if _, err := e.SendToRoom(t.Context(), "a", "a", 1, emitter.FromClient("u1", "a b")); !errors.Is(err, emitter.ErrInvalid) {
+		t.Errorf("a bad id of a client: %v", err)
+	}
+}
+
+func TestRedisAway(t *testing.T) {
+	srv := redistest.Start(t)
+	e := open(t, srv.Settings())
+	srv.Kill()
+	if _, err := e.SendToRoom(t.Context(), "a", "a", 1); !errors.Is(err, emitter.ErrUnavailable) {
+		t.Errorf("no Redis: %v, want ErrUnavailable", err)
+	}
+	if s := e.Stats(); s.Failed != 1 {
+		t.Errorf("stats %+v, want one failed", s)
+	}
+	srv.Restart()
+	if _, err := e.SendToRoom(t.Context(), "a", "a", 1); err != nil {
+		t.Errorf("Redis is back: %v", err)
+	}
+	srv.Pause()
+	defer srv.Resume()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := e.SendToRoom(ctx, "a", "a", 1); !errors.Is(err, emitter.ErrUnavailable) || (!errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded)) {
+		t.Errorf("Redis hangs: %v, want ErrUnavailable at the caller's deadline", err)
+	}
+}
+
+func TestPassword(t *testing.T) {
+	srv := redistest.Start(t, "--requirepass", "hunter2")
+	s := srv.Settings()
+	if _, err := open(t, s).SendToRoom(t.Context(), "a", "a", 1); !errors.Is(err, emitter.ErrRefused) {
+		t.Errorf("no password: %v, want ErrRefused", err)
+	}
+	s.Password = "hunter2"
+	if _, err := open(t, s).SendToRoom(t.Context(), "a", "a", 1); err != nil {
+		t.Errorf("with the password: %v", err)
+	}
+	if said := fmt.Sprintf("%v %+v %#v %s", s, s, s, s.Password); strings.Contains(said, "hunter2") {
+		t.Errorf("settings print the password: %s", said)
+	}
+}
+
+func TestAgree(t *testing.T) {
+	srv := redistest.Start(t)
+	first := open(t, srv.Settings())
+	if err := first.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := srv.Settings()
+	s.PubSub = emitter.Sharded
+	second := open(t, s)
+	for name, err := range map[string]error{
+		"check": second.Check(t.Context()),
+		"send":  func() error { _, err := second.SendToRoom(t.Context(), "a", "a", 1); return err }(),
+	} {
+		if !errors.Is(err, emitter.ErrDisagrees) || !strings.Contains(err.Error(), `pubsub is "classic" there`) || !strings.Contains(err.Error(), "APP_ENV_WEBSOCKET_REDIS_PUBSUB") {
+			t.Errorf("%s: %v, want ErrDisagrees that says what differs", name, err)
+		}
+	}
+	rdb := srv.Client()
+	defer rdb.Close()
+	rdb.HSet(t.Context(), "sg:{$ctl}:cfg", "protocol", "99")
+	if err := open(t, srv.Settings()).Check(t.Context()); !errors.Is(err, emitter.ErrDisagrees) || !strings.Contains(err.Error(), `protocol is "99" there`) {
+		t.Errorf("another version: %v, want ErrDisagrees that says so", err)
+	}
+}
+
+func TestSettingsFromEnv(t *testing.T) {
+	for name, v := range map[string]string{"MODE": "mesh", "ADDRS": "nohost", "DB": "-1", "TLS": "maybe", "PREFIX": "a{b", "PUBSUB": "loud"} {
+		t.Setenv(emitter.EnvPrefix+name, v)
+	}
+	_, err := emitter.SettingsFromEnv()
+	for _, name := range []string{"MODE", "ADDRS", "DB", "TLS", "PREFIX", "PUBSUB"} {
+		if err == nil || !strings.Contains(err.Error(), emitter.EnvPrefix+name+" must be") {
+			t.Errorf("error %v does not name %s", err, name)
+		}
+	}
+	for name, v := range map[string]string{"MODE": "single", "ADDRS": "", "HOST": "redis.local", "PORT": "6380", "DB": "3", "TLS": "true", "PREFIX": "x", "PUBSUB": "sharded"} {
+		t.Setenv(emitter.EnvPrefix+name, v)
+	}
+	s, err := emitter.SettingsFromEnv()
+	if err != nil || s.Addr() != "redis.local:6380" || s.DB != 3 || !s.TLS || s.Layout().Prefix != "x" || s.Ways() != emitter.Sharded {
+		t.Errorf("settings %+v, %v", s, err)
+	}
+	t.Setenv(emitter.EnvPrefix+"ADDRS", "a:1,b:2")
+	if _, err := emitter.SettingsFromEnv(); err == nil || !strings.Contains(err.Error(), "both set") {
+		t.Errorf("ADDRS and HOST: %v", err)
+	}
+}
+
+// TestImports keeps producers thin (S1-07): proto and go-redis, nothing else.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{range .Imports}}{{.}}\n{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range strings.Fields(string(out)) {
+		first, _, _ := strings.Cut(p, "/")
+		if strings.Contains(first, ".") && p != "github.com/signal-team/signal/proto" && !strings.HasPrefix(p, "github.com/redis/go-redis/v9") {
+			t.Errorf("emitter imports %s", p)
+		}
+	}
+	// What comes along: nobody's server.
+	out, err = exec.Command("go", "list", "-deps", "-f", "{{if .Module}}{{.Module.Path}}{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := "github.com/redis/go-redis/v9 github.com/signal-team/signal/proto github.com/signal-team/signal/emitter github.com/cespare/xxhash/v2 go.uber.org/atomic golang.org/x/sys"
+	for _, m := range strings.Fields(string(out)) {
+		if !strings.Contains(allowed, m) {
+			t.Errorf("emitter brings along %s", m)
+		}
+	}
+}

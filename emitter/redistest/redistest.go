@@ -1,0 +1,164 @@
+// Package redistest starts real Redis servers for tests, and says at the end
+// whether the tests left goroutines behind.
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/emitter"
+)
+
+// Patience bounds every wait of this package.
+const Patience = 10 * time.Second
+
+// A Server is one redis-server of a test, on a port of its own, in a directory of
+// its own. It ends with the test.
+type Server struct {
+	Name string // for t.Run
+	Addr string
+
+	fatal func(a ...any)
+	dir   string
+	args  []string
+	cmd   *exec.Cmd
+}
+
+// Each starts one server of every kind that this version works with.
+func Each(t *testing.T) []*Server { return []*Server{Start(t)} }
+
+// Start starts a single redis-server; args are added to its command line. Without
+// a redis-server the test is skipped, or fails if SIGNAL_TEST_REDIS=required.
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	if !installed() {
+		if required() {
+			tb.Fatal(missing)
+		}
+		tb.Skip(missing)
+	}
+	s := start(tb.Fatal, tb.TempDir(), args)
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+const missing = "redis-server is not installed: apt-get install redis-server"
+
+func installed() bool {
+	_, err := exec.LookPath("redis-server")
+	return err == nil
+}
+
+func required() bool { return os.Getenv("SIGNAL_TEST_REDIS") == "required" }
+
+func start(fatal func(a ...any), dir string, args []string) *Server {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
+	if err != nil {
+		fatal(err)
+	}
+	_ = l.Close()
+	s := &Server{Name: "single", Addr: l.Addr().String(), fatal: fatal, dir: dir, args: args}
+	s.Restart()
+	return s
+}
+
+// Restart starts the server, empty, on its old address, and waits until it answers.
+func (s *Server) Restart() {
+	_, port, _ := net.SplitHostPort(s.Addr)
+	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir,
+		"--logfile", filepath.Join(s.dir, "log"), "--save", "", "--appendonly", "no"}, s.args...)
+	s.cmd = exec.Command("redis-server", args...)
+	// If the test dies, its server does too.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.fatal(err)
+	}
+	rdb := s.Client()
+	defer rdb.Close()
+	var err error
+	if !Eventually(func() bool {
+		err = rdb.Ping(context.Background()).Err()
+		return err == nil || redis.HasErrorPrefix(err, "NOAUTH") || redis.HasErrorPrefix(err, "NOPERM")
+	}) {
+		log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+		s.fatal(fmt.Sprintf("redis-server on %s does not answer: %v\n%s", s.Addr, err, log))
+	}
+}
+
+// Kill ends the server at once, as kill -9 does.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+// Pause stops the server without closing its connections, until Resume.
+func (s *Server) Pause() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Settings are those of a participant on this server.
+func (s *Server) Settings() emitter.Settings { return emitter.Settings{Addrs: []string{s.Addr}} }
+
+// Client is a plain client for looking at what is there. The caller closes it.
+func (s *Server) Client() *redis.Client { return s.Settings().Open() }
+
+var calls = regexp.MustCompile(`cmdstat_s?publish:calls=(\d+)`)
+
+// Published is how many messages this server was asked to publish since its start.
+func (s *Server) Published() (n int) {
+	rdb := s.Client()
+	defer rdb.Close()
+	info, err := rdb.Info(context.Background(), "commandstats").Result()
+	if err != nil {
+		s.fatal(err)
+	}
+	for _, m := range calls.FindAllStringSubmatch(info, -1) {
+		c, _ := strconv.Atoi(m[1])
+		n += c
+	}
+	return n
+}
+
+// Subscribed says how many connections listen to a channel.
+func (s *Server) Subscribed(channel string) int64 {
+	rdb := s.Client()
+	defer rdb.Close()
+	n, err := rdb.PubSubNumSub(context.Background(), channel).Result()
+	if err != nil {
+		s.fatal(err)
+	}
+	return n[channel]
+}
+
+// Eventually waits until is is true, at most for Patience, and says whether it
+// became so.
+func Eventually(is func() bool) bool {
+	for end := time.Now().Add(Patience); ; time.Sleep(2 * time.Millisecond) {
+		if is() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// Wait fails the test unless is becomes true; the words say what was waited for.
+func Wait(tb testing.TB, is func() bool, format string, a ...any) {
+	tb.Helper()
+	if !Eventually(is) {
+		tb.Fatal("waited in vain: " + fmt.Sprintf(format, a...))
+	}
+}

@@ -1,0 +1,200 @@
+package emitter
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// A Mode says what kind of Redis there is.
+type Mode string
+
+// The modes. Embedded is a Redis inside a node's process; whoever only publishes
+// treats it like a single one.
+const (
+	Embedded Mode = "embedded"
+	Single   Mode = "single"
+)
+
+// A PubSub says with which commands events travel. All who share a Redis use the
+// same: see Agree.
+type PubSub string
+
+// The ways of publishing: PUBLISH, or SPUBLISH of Redis 7. Auto is Classic on a
+// single Redis.
+const (
+	Auto    PubSub = "auto"
+	Classic PubSub = "classic"
+	Sharded PubSub = "sharded"
+)
+
+// A Secret prints as [secret], however it is printed. Convert it to a string to
+// use it.
+type Secret string
+
+const hidden = "[secret]"
+
+func (Secret) String() string               { return hidden }
+func (Secret) GoString() string             { return hidden }
+func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+
+// Settings say which Redis everyone shares. Every participant must have the same.
+// The zero value is a single Redis on 127.0.0.1:6379.
+type Settings struct {
+	Mode     Mode     // "single" when empty
+	Addrs    []string // host:port; the first is used on a single Redis
+	Username string   // of a Redis ACL user; empty for the default one
+	Password Secret
+	DB       int
+	TLS      bool
+	Prefix   string // of all names on Redis; "sg" when empty
+	PubSub   PubSub // "auto" when empty
+}
+
+// EnvPrefix begins the name of every variable of Settings.
+const EnvPrefix = "APP_ENV_WEBSOCKET_REDIS_"
+
+// EnvNames are the variables that SettingsFromEnv reads, without EnvPrefix.
+func EnvNames() []string {
+	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "PREFIX", "PUBSUB"}
+}
+
+// SettingsFromEnv reads APP_ENV_WEBSOCKET_REDIS_*. Its error names every variable
+// that is wrong, one a line.
+func SettingsFromEnv() (Settings, error) {
+	var errs []error
+	read := func(name, otherwise string) string {
+		if v, ok := os.LookupEnv(EnvPrefix + name); ok && v != "" {
+			return v
+		}
+		return otherwise
+	}
+	wrong := func(name, want, is string) {
+		errs = append(errs, fmt.Errorf("%s%s must be %s, is %q", EnvPrefix, name, want, is))
+	}
+	s := Settings{
+		Mode:     Mode(read("MODE", string(Single))),
+		Username: read("USERNAME", ""),
+		Password: Secret(read("PASSWORD", "")),
+		Prefix:   read("PREFIX", "sg"),
+		PubSub:   PubSub(read("PUBSUB", string(Auto))),
+	}
+	if s.Mode == "cluster" {
+		errs = append(errs, fmt.Errorf("%sMODE=cluster is not supported by this version yet: use single", EnvPrefix))
+	} else if s.Mode != Single && s.Mode != Embedded {
+		wrong("MODE", "embedded, single or cluster", string(s.Mode))
+	}
+	if !slices.Contains([]PubSub{Auto, Classic, Sharded}, s.PubSub) {
+		wrong("PUBSUB", "auto, classic or sharded", string(s.PubSub))
+	}
+	if strings.ContainsAny(s.Prefix, "{}*?[]\\ $") || proto.EventName(s.Prefix).Check() != nil {
+		wrong("PREFIX", "a short name without any of { } * ? [ ] \\ $ and spaces", s.Prefix)
+	}
+	host, port := read("HOST", ""), read("PORT", "")
+	addrs := read("ADDRS", "")
+	switch {
+	case addrs != "" && (host != "" || port != ""):
+		errs = append(errs, fmt.Errorf("%sADDRS and %sHOST/_PORT are both set: use one of them", EnvPrefix, EnvPrefix))
+	case addrs != "":
+		for a := range strings.SplitSeq(addrs, ",") {
+			if a = strings.TrimSpace(a); !isAddr(a) {
+				wrong("ADDRS", "host:port, or several with commas between", addrs)
+				break
+			}
+			s.Addrs = append(s.Addrs, a)
+		}
+	default:
+		if host == "" {
+			host = "127.0.0.1"
+		}
+		if port == "" {
+			port = "6379"
+		}
+		if s.Addrs = []string{net.JoinHostPort(host, port)}; !isAddr(s.Addrs[0]) {
+			wrong("PORT", "a number from 1 to 65535", port)
+		}
+	}
+	var err error
+	if v := read("DB", "0"); true {
+		if s.DB, err = strconv.Atoi(v); err != nil || s.DB < 0 {
+			wrong("DB", "a number, 0 or more", v)
+		}
+	}
+	if v := read("TLS", "false"); true {
+		if s.TLS, err = strconv.ParseBool(v); err != nil {
+			wrong("TLS", "true or false", v)
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+func isAddr(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(port)
+	return err == nil && n > 0 && n < 1<<16
+}
+
+// Addr is the Redis that a single client talks to.
+func (s Settings) Addr() string {
+	if len(s.Addrs) == 0 {
+		return "127.0.0.1:6379"
+	}
+	return s.Addrs[0]
+}
+
+// Layout knows the names on this Redis.
+func (s Settings) Layout() proto.Layout {
+	if s.Prefix == "" {
+		return proto.Layout{Prefix: "sg"}
+	}
+	return proto.Layout{Prefix: s.Prefix}
+}
+
+// Ways says with which commands events travel, Auto resolved.
+func (s Settings) Ways() PubSub {
+	if s.PubSub == Sharded {
+		return Sharded
+	}
+	return Classic
+}
+
+// Open makes a client for this Redis. It connects when it is first used.
+//
+// The library's own retries are off: it cannot know that a PUBLISH whose answer
+// was lost has been delivered, and would deliver it twice.
+func (s Settings) Open() *redis.Client {
+	o := &redis.Options{
+		Addr:                     s.Addr(),
+		Username:                 s.Username,
+		Password:                 string(s.Password),
+		DB:                       s.DB,
+		Protocol:                 2,
+		MaxRetries:               -1,
+		DialerRetries:            1,
+		DialTimeout:              time.Second,
+		ReadTimeout:              2 * time.Second,
+		WriteTimeout:             2 * time.Second,
+		ContextTimeoutEnabled:    true,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	if s.TLS {
+		host, _, _ := net.SplitHostPort(o.Addr)
+		o.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	}
+	return redis.NewClient(o)
+}
