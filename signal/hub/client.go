@@ -1,0 +1,121 @@
+package hub
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// A Client is one connection on this node. One shard writes its events, so they
+// keep their order. Its calls may come from any goroutine.
+type Client struct {
+	id    proto.ClientID
+	conn  Conn
+	hub   *Hub
+	shard *shard
+
+	mu     sync.Mutex
+	rooms  map[proto.Room]*member // guarded by mu
+	closed bool                   // guarded by mu
+}
+
+// A member is a client in a room, from one join to the leave that ends it. The
+// member itself is the generation of the join: whoever joins again is another
+// member, so an add or a pass that is late finds gone set and writes nothing.
+type member struct {
+	client *Client
+	local  *local      // set once by Hub.enter, under Client.mu
+	gone   atomic.Bool // left or closed: no byte of the room is written any more
+	index  int         // owned by the shard: place in its part, -1 when in none
+}
+
+// Add makes a client known: from now on SendToClient reaches it.
+func (h *Hub) Add(id proto.ClientID, conn Conn) *Client {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)], rooms: map[proto.Room]*member{}}
+	h.added++
+	h.clients[id] = c
+	return c
+}
+
+// Join makes the client a member of rooms. For each room its shard writes, as the
+// room takes effect, a joined frame that repeats id; the last one is done and names
+// the denied as well. A room that is left again before it took effect is denied as
+// superseded. The caller has checked names and rights.
+func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	if len(rooms) == 0 {
+		c.shard.command(add{reply: &reply{client: c, id: id, denied: denied}})
+		return
+	}
+	r := &reply{client: c, id: id, denied: denied, left: len(rooms)}
+	for _, name := range rooms {
+		m := c.rooms[name]
+		if m == nil {
+			m = &member{client: c, index: -1}
+			c.rooms[name] = m
+		}
+		c.hub.enter(name, add{m, name, r})
+	}
+}
+
+// Leave ends memberships. What is on its way to the connection may still arrive
+// before the left frame that the shard writes; nothing arrives after it. Rooms in
+// which the client is not are not named in the frame.
+func (c *Client) Leave(id string, rooms []proto.Room) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	r := remove{client: c, id: id, reply: true, names: []proto.Room{}}
+	for _, name := range rooms {
+		if m := c.rooms[name]; m != nil {
+			delete(c.rooms, name)
+			m.gone.Store(true)
+			c.hub.leave(m)
+			r.members = append(r.members, m)
+			r.names = append(r.names, name)
+		}
+	}
+	c.shard.command(r)
+}
+
+// Rooms are the rooms that the client has joined or is joining.
+func (c *Client) Rooms() []proto.Room {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]proto.Room, 0, len(c.rooms))
+	for name := range c.rooms {
+		names = append(names, name)
+	}
+	return names
+}
+
+// Close makes the client unknown and ends its memberships, without a word to it.
+func (c *Client) Close() {
+	c.hub.mu.Lock()
+	delete(c.hub.clients, c.id)
+	c.hub.mu.Unlock()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = true
+	r := remove{client: c}
+	for _, m := range c.rooms {
+		m.gone.Store(true)
+		c.hub.leave(m)
+		r.members = append(r.members, m)
+	}
+	c.rooms = nil
+	c.shard.command(r)
+}

@@ -1,0 +1,173 @@
+// Package hub knows which clients are on this node, and hands them events.
+//
+// Everything here is memory: no socket, no Redis, no clock. No call waits, so one
+// slow client costs the others nothing. A room appends an event to its ring, once,
+// and leaves a note at each shard that has members; the shard takes what is new and
+// writes it to them (shard.go). So events that arrive meanwhile join the next pass
+// by themselves.
+//
+// Locks are taken in one order: Client.mu, then Hub.mu or local.mu, then shard.mu.
+// A connection's own lock is taken under none of them.
+package hub
+
+import (
+	"context"
+	"runtime"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/room"
+)
+
+// A Conn is a client's connection as the hub sees it. Neither call waits, and the
+// frame belongs to all clients: it is not changed, also not later.
+type Conn interface {
+	// Write takes an event, or refuses it because the client is behind or gone.
+	Write(frame []byte) (taken bool)
+	// Send takes an answer. A connection that cannot take it is ended.
+	Send(frame []byte)
+}
+
+// A Subscriber brings what is published to a room: it calls Subscribed once the
+// room is heard, then Receive for each event. Each Subscribe is undone by one
+// Unsubscribe. Both only note what is wanted: they return at once and call nothing
+// back, so they may be called under a lock.
+type Subscriber interface {
+	Subscribe(proto.Room)
+	Unsubscribe(proto.Room)
+}
+
+// A Hub is made by New and works while Run does.
+type Hub struct {
+	bus     Subscriber
+	shards  []*shard
+	metrics *metrics
+
+	mu      sync.RWMutex
+	clients map[proto.ClientID]*Client // guarded by mu
+	rooms   map[proto.Room]*local      // guarded by mu
+	added   int                        // guarded by mu: deals the clients to the shards
+}
+
+// maxShards is the number of bits in local's masks.
+const maxShards = 64
+
+// New returns a Hub that listens through bus and counts in reg.
+func New(bus Subscriber, reg prometheus.Registerer) *Hub {
+	h := &Hub{bus: bus, clients: map[proto.ClientID]*Client{}, rooms: map[proto.Room]*local{}}
+	h.metrics = newMetrics(reg, h)
+	for i := range min(runtime.GOMAXPROCS(0), maxShards) {
+		h.shards = append(h.shards, newShard(i, h.metrics))
+	}
+	return h
+}
+
+// Run writes events to clients until ctx ends, then returns nil.
+func (h *Hub) Run(ctx context.Context) error {
+	var g errgroup.Group
+	for _, s := range h.shards {
+		g.Go(func() error { s.run(ctx); return nil })
+	}
+	return g.Wait()
+}
+
+// Size is the number of clients and of rooms with members on this node.
+func (h *Hub) Size() (clients, rooms int) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.clients), len(h.rooms)
+}
+
+// SendToClient writes the event to one client. It is false if the client is not on
+// this node or cannot take it.
+func (h *Hub) SendToClient(id proto.ClientID, e proto.Event) bool {
+	h.mu.RLock()
+	c := h.clients[id]
+	h.mu.RUnlock()
+	if c == nil {
+		return false
+	}
+	if !c.conn.Write(proto.AppendEvent(nil, e)) {
+		h.metrics.refused.Inc()
+		return false
+	}
+	h.metrics.delivered.Inc()
+	return true
+}
+
+// Receive hands an event to the members of a room on this node. The bus calls it,
+// in the order of the room.
+//
+// Hot path: one frame is allocated (TestDeliverAllocs), and nothing waits.
+func (h *Hub) Receive(name proto.Room, m proto.Message) {
+	h.mu.RLock()
+	l := h.rooms[name]
+	h.mu.RUnlock()
+	if l == nil {
+		return // the last member has just left
+	}
+	m.Room = name
+	for news, i := l.receive(m), 0; news != 0; news, i = news>>1, i+1 {
+		if news&1 != 0 {
+			h.shards[i].note(l)
+		}
+	}
+}
+
+// Subscribed says that the room is heard from now on: who waits for it is in.
+func (h *Hub) Subscribed(name proto.Room) {
+	h.mu.RLock()
+	l := h.rooms[name]
+	h.mu.RUnlock()
+	if l == nil {
+		return
+	}
+	for _, a := range l.opened() {
+		a.member.client.shard.command(a)
+	}
+}
+
+// enter makes m a member of its room, which it opens for the first one. The add
+// goes to the member's shard at once when the room is heard, or when it will be.
+func (h *Hub) enter(name proto.Room, a add) {
+	m := a.member
+	for m.local == nil {
+		h.mu.Lock()
+		l := h.rooms[name]
+		if l == nil {
+			l = &local{name: name, taken: make([]room.Cursor, len(h.shards))}
+			h.rooms[name] = l
+			h.bus.Subscribe(name) // before anyone can leave it
+		}
+		h.mu.Unlock()
+		if !l.enter(m) { // its last member has just left: make way for a new one
+			h.forget(l)
+		}
+	}
+	if m.local.await(a) {
+		m.client.shard.command(a)
+	}
+}
+
+// leave takes m out of its room, which it closes after the last one.
+func (h *Hub) leave(m *member) {
+	stranded, last := m.local.leave()
+	for _, a := range stranded {
+		a.member.client.shard.command(a)
+	}
+	if last {
+		h.forget(m.local)
+		h.bus.Unsubscribe(m.local.name)
+	}
+}
+
+func (h *Hub) forget(l *local) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.rooms[l.name] == l {
+		delete(h.rooms, l.name)
+	}
+}

@@ -1,0 +1,387 @@
+package hub_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hub"
+)
+
+func TestMain(m *testing.M) { redistest.Main(m) }
+
+// A frame is what a client was sent, decoded.
+type frame struct {
+	Event string
+	Room  proto.Room
+	ID    string
+	Data  json.RawMessage
+}
+
+func (f frame) joined(t testing.TB) (j proto.Joined) {
+	t.Helper()
+	if err := json.Unmarshal(f.Data, &j); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// A conn records what it takes. It refuses once closed, as real ones do.
+type conn struct {
+	mu     sync.Mutex
+	frames [][]byte
+	slow   bool
+	closed bool
+}
+
+func (c *conn) Write(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.slow || c.closed {
+		return false
+	}
+	c.frames = append(c.frames, b)
+	return true
+}
+
+func (c *conn) Send(b []byte) { c.Write(b) }
+
+func (c *conn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+}
+
+// got are the frames since the last call.
+func (c *conn) got(t testing.TB) (frames []frame) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range c.frames {
+		var f frame
+		if err := json.Unmarshal(b, &f); err != nil {
+			t.Fatalf("frame %q: %v", b, err)
+		}
+		frames = append(frames, f)
+	}
+	c.frames = nil
+	return frames
+}
+
+// bus counts what is subscribed.
+type bus struct {
+	mu   sync.Mutex
+	subs map[proto.Room]int
+}
+
+func (b *bus) Subscribe(r proto.Room)   { b.add(r, 1) }
+func (b *bus) Unsubscribe(r proto.Room) { b.add(r, -1) }
+func (b *bus) add(r proto.Room, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.subs[r] += n
+}
+
+// with runs the test against a running hub, in a bubble: synctest.Wait returns when
+// every shard has nothing left to do.
+func with(t *testing.T, test func(*testing.T, *hub.Hub, *bus, *prometheus.Registry)) {
+	synctest.Test(t, func(t *testing.T) {
+		b, reg := &bus{subs: map[proto.Room]int{}}, prometheus.NewRegistry()
+		h := hub.New(b, reg)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- h.Run(ctx) }()
+		test(t, h, b, reg)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func event(name string, except ...proto.ClientID) proto.Message {
+	return proto.Message{Event: proto.Event{Event: proto.EventName(name), EventID: "e-1"}, Except: except}
+}
+
+func names(frames []frame) (s []string) {
+	for _, f := range frames {
+		s = append(s, f.Event)
+	}
+	return s
+}
+
+func TestEachMemberGetsOneCopyInOrder(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var conns [7]conn
+		for i := range conns {
+			h.Add(proto.ClientID(fmt.Sprint("c", i)), &conns[i]).Join("j", []proto.Room{"a", "b"}, nil)
+		}
+		h.Subscribed("a")
+		h.Subscribed("b")
+		synctest.Wait()
+		for i := range conns {
+			done := 0
+			for _, f := range conns[i].got(t) {
+				if j := f.joined(t); f.Event != "joined" || f.ID != "j" || j.Done && len(j.Rooms) == 0 {
+					t.Errorf("client %d got %+v", i, f)
+				} else if j.Done {
+					done++
+				}
+			}
+			if done != 1 {
+				t.Errorf("client %d got done %d times", i, done)
+			}
+		}
+		for i := range 20 {
+			h.Receive("a", event(fmt.Sprint("e", i)))
+		}
+		h.Receive("b", event("b", "c3"))
+		h.Receive("elsewhere", event("x"))
+		synctest.Wait()
+		for i := range conns {
+			got := names(conns[i].got(t))
+			if slices.Contains(got, "b") == (i == 3) {
+				t.Errorf("client %d got %v, the one left out is 3", i, got)
+			}
+			got = slices.DeleteFunc(got, func(s string) bool { return s == "b" })
+			for n := range 20 {
+				if len(got) != 20 || got[n] != fmt.Sprint("e", n) {
+					t.Fatalf("client %d got %v", i, got)
+				}
+			}
+		}
+	})
+}
+
+func TestJoinWaitsUntilTheRoomIsHeard(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var c conn
+		cl := h.Add("c", &c)
+		cl.Join("1", []proto.Room{"a", "b"}, []proto.DeniedRoom{{Room: "x", Code: proto.CodeForbidden}})
+		synctest.Wait()
+		if got := c.got(t); len(got) != 0 {
+			t.Fatalf("before the room is heard: %v", got)
+		}
+		h.Receive("a", event("early"))
+		h.Subscribed("a")
+		synctest.Wait()
+		h.Receive("a", event("first"))
+		synctest.Wait()
+		got := c.got(t)
+		if len(got) != 2 || got[0].joined(t).Done || got[0].joined(t).Rooms[0].Room != "a" || got[1].Event != "first" {
+			t.Fatalf("after a is heard: %+v", got)
+		}
+		h.Subscribed("b")
+		synctest.Wait()
+		got = c.got(t)
+		if j := got[0].joined(t); len(got) != 1 || !j.Done || j.Rooms[0].Room != "b" || len(j.Denied) != 1 || j.Denied[0].Room != "x" {
+			t.Fatalf("after b is heard: %+v", got)
+		}
+		cl.Join("2", []proto.Room{"a"}, nil)
+		synctest.Wait()
+		if got = c.got(t); len(got) != 1 || got[0].ID != "2" || !got[0].joined(t).Done {
+			t.Fatalf("joined again: %+v", got)
+		}
+		h.Receive("a", event("once"))
+		synctest.Wait()
+		if got = c.got(t); len(got) != 1 {
+			t.Fatalf("a room joined twice: %+v", got)
+		}
+	})
+}
+
+func TestLeave(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var c, other conn
+		cl := h.Add("c", &c)
+		h.Add("other", &other).Join("", []proto.Room{"a"}, nil)
+		cl.Join("", []proto.Room{"a", "late"}, nil)
+		h.Subscribed("a")
+		cl.Leave("l", []proto.Room{"a", "late", "never"})
+		h.Subscribed("late") // must not bring it back
+		synctest.Wait()
+		h.Receive("a", event("x"))
+		h.Receive("late", event("x"))
+		synctest.Wait()
+		var denied []proto.Room
+		left := 0
+		for _, f := range c.got(t) {
+			switch f.Event {
+			case "joined":
+				for _, d := range f.joined(t).Denied {
+					denied = append(denied, d.Room)
+					if d.Code != proto.CodeSuperseded {
+						t.Errorf("denied %+v", d)
+					}
+				}
+			case "left":
+				left++
+				if string(f.Data) != `{"rooms":["a","late"]}` || f.ID != "l" {
+					t.Errorf("left %s %q", f.Data, f.ID)
+				}
+			default:
+				t.Errorf("after leaving: %+v", f)
+			}
+		}
+		if left != 1 || !slices.Contains(denied, "late") {
+			t.Errorf("left %d times, denied %v", left, denied)
+		}
+		if b.subs["late"] != 0 || b.subs["a"] != 1 || b.subs["never"] != 0 {
+			t.Errorf("subscriptions %v", b.subs)
+		}
+		if _, rooms := h.Size(); rooms != 1 {
+			t.Errorf("%d rooms", rooms)
+		}
+	})
+}
+
+// TestInterleavings is the generation rule of the design: a join that races with
+// leave and with close writes nothing of the room afterwards, and every join frame
+// gets its done.
+func TestInterleavings(t *testing.T) {
+	const runs = 10_000
+	for run := range runs {
+		with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+			var (
+				rnd = rand.New(rand.NewPCG(uint64(run), 1))
+				c   conn
+				cl  = h.Add("c", &c)
+				g   sync.WaitGroup
+			)
+			steps := []func(){
+				func() { cl.Join("j1", []proto.Room{"a"}, nil) },
+				func() { cl.Leave("l1", []proto.Room{"a"}) },
+				func() { cl.Join("j2", []proto.Room{"a"}, nil) },
+				func() { h.Subscribed("a") },
+				func() { h.Receive("a", event("e")) },
+				func() { h.Receive("a", event("e")) },
+			}
+			closing := run%2 == 0
+			if closing {
+				steps = append(steps, func() { c.end(); cl.Close() })
+			}
+			rnd.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+			workers := 1 + rnd.IntN(3)
+			for w := range workers {
+				yields := rnd.IntN(4)
+				g.Go(func() {
+					for i := w; i < len(steps); i += workers {
+						for range yields {
+							runtime.Gosched()
+						}
+						steps[i]()
+					}
+				})
+			}
+			g.Wait()
+			h.Subscribed("a")
+			synctest.Wait()
+			h.Receive("a", event("last"))
+			synctest.Wait()
+
+			in, done, lasts := false, map[string]int{}, 0
+			for _, f := range c.got(t) {
+				switch f.Event {
+				case "joined":
+					j := f.joined(t)
+					in = in || len(j.Rooms) > 0
+					if j.Done {
+						done[f.ID]++
+					}
+				case "left":
+					if string(f.Data) != `{"rooms":[]}` {
+						in = false
+					}
+				default:
+					if !in {
+						t.Fatalf("run %d: %s of the room outside joined and left", run, f.Event)
+					}
+					if f.Event == "last" {
+						lasts++
+					}
+				}
+			}
+			switch {
+			case closing && (b.subs["a"] != 0 || lasts > 0):
+				t.Fatalf("run %d: closed, %d subscriptions and %d events later", run, b.subs["a"], lasts)
+			case !closing && (done["j1"] != 1 || done["j2"] != 1):
+				t.Fatalf("run %d: done %v, want one for each join", run, done)
+			case !closing && (in != (lasts == 1) || in != (b.subs["a"] == 1)):
+				t.Fatalf("run %d: in the room %t, but %d events and %d subscriptions", run, in, lasts, b.subs["a"])
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func TestSlowClientCostsTheOthersNothing(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
+		slow, quick := conn{slow: true}, conn{}
+		h.Add("slow", &slow).Join("", []proto.Room{"a"}, nil)
+		h.Add("quick", &quick).Join("", []proto.Room{"a"}, nil)
+		h.Subscribed("a")
+		synctest.Wait()
+		quick.got(t)
+		for range 100 {
+			h.Receive("a", event("e"))
+		}
+		synctest.Wait()
+		if n := len(quick.got(t)); n != 100 {
+			t.Errorf("the quick client got %d of 100", n)
+		}
+		count := func(reason string) float64 {
+			v, err := reg.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range v {
+				for _, m := range f.Metric {
+					if f.GetName() == "signal_events_dropped_total" && m.Label[0].GetValue() == reason {
+						return m.Counter.GetValue()
+					}
+				}
+			}
+			return -1
+		}
+		if count("slow") != 100 || count("ring") != 0 {
+			t.Errorf("dropped: slow %v, ring %v; want 100 and 0", count("slow"), count("ring"))
+		}
+		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+			t.Errorf("metrics: %v %v", problems, err)
+		}
+	})
+}
+
+func TestSendToClient(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var c conn
+		cl := h.Add("c", &c)
+		if !h.SendToClient("c", proto.Event{Event: "e"}) || h.SendToClient("d", proto.Event{Event: "e"}) {
+			t.Error("want the client that is here to be reached, and no other")
+		}
+		if got := c.got(t); len(got) != 1 || got[0].Event != "e" || got[0].Room != "" {
+			t.Errorf("got %+v", got)
+		}
+		cl.Close()
+		cl.Close()
+		cl.Join("", []proto.Room{"a"}, nil)
+		cl.Leave("", []proto.Room{"a"})
+		synctest.Wait()
+		if h.SendToClient("c", proto.Event{Event: "e"}) || len(c.got(t)) != 0 || len(b.subs) != 0 {
+			t.Error("a closed client is still there")
+		}
+	})
+}

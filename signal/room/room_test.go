@@ -1,0 +1,74 @@
+package room_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/room"
+)
+
+func event(n int) proto.Message {
+	return proto.Message{Event: proto.Event{Event: "e", Data: fmt.Append(nil, n), Room: "r"}}
+}
+
+// TestReaders checks every reader against a plain list of all frames, in random
+// orders of receiving, taking and forgetting.
+func TestReaders(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		var (
+			r      room.Room
+			all    []string
+			cursor [3]room.Cursor
+		)
+		for range 40 {
+			switch who := rnd.IntN(len(cursor)); rnd.IntN(4) {
+			case 0: // a reader takes
+				got, missed := r.From(nil, cursor[who])
+				if missed+len(got) != len(all)-int(cursor[who]) {
+					t.Fatalf("seed %d: reader at %d of %d got %d and missed %d", seed, cursor[who], len(all), len(got), missed)
+				}
+				for i, e := range got {
+					if want := all[len(all)-len(got)+i]; string(e.Frame) != want {
+						t.Fatalf("seed %d: frame %s, want %s", seed, e.Frame, want)
+					}
+				}
+				if missed > 0 && len(got) < room.MaxEntries {
+					t.Fatalf("seed %d: missed %d although the ring holds only %d", seed, missed, len(got))
+				}
+				cursor[who] = r.Head()
+				r.Forget(min(cursor[0], cursor[1], cursor[2]))
+			default:
+				for range rnd.IntN(60) {
+					r.Receive(event(len(all)))
+					all = append(all, fmt.Sprintf(`{"event":"e","data":%d,"room":"r","schemaVersion":1}`, len(all)))
+				}
+			}
+		}
+	}
+}
+
+func TestJoinTakesEffectAtTheHead(t *testing.T) {
+	var r room.Room
+	r.Receive(event(1))
+	at := r.Head()
+	r.Receive(event(2))
+	if got, missed := r.From(nil, at); len(got) != 1 || missed != 0 || !strings.Contains(string(got[0].Frame), `"data":2`) {
+		t.Errorf("after the join: %q, missed %d; want the second event only", got, missed)
+	}
+}
+
+func TestRingIsBoundedInBytes(t *testing.T) {
+	var r room.Room
+	big := proto.Message{Event: proto.Event{Event: "e", Data: []byte(`"` + strings.Repeat("x", 100<<10) + `"`)}}
+	for range 20 {
+		r.Receive(big)
+	}
+	got, missed := r.From(nil, 0)
+	if bytes := len(got) * len(got[0].Frame); bytes > room.MaxBytes || missed != 20-len(got) || len(got) < 8 {
+		t.Errorf("%d frames of %d bytes are kept, %d missed", len(got), len(got[0].Frame), missed)
+	}
+}
