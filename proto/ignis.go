@@ -1,6 +1,9 @@
 package proto
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // The original publishes JSON on channels of its own. Its emitters go on as they
 // are, and we hear them: exact names for the rooms and users of this node, and two
@@ -79,4 +82,24 @@ func DecodeIgnis(b []byte) (Target, Message, error) {
 		return Target{}, m, malformed("%w", err)
 	}
 	return t, m, nil
+}
+
+// IgnisRoom is the room of ours whose channel of the original is given.
+func IgnisRoom(channel string) (Room, bool) {
+	if channel == ignisBroadcast {
+		return Broadcasts, true
+	}
+	if u, ok := strings.CutPrefix(channel, ignisUser); ok {
+		return UserRoom(UserID(u)), true
+	}
+	r, ok := strings.CutPrefix(channel, ignisRoom)
+	return Room(r), ok
+}
+
+// IgnisClient is the client whom a channel under one of IgnisPatterns names.
+func IgnisClient(channel string) ClientID {
+	if id, ok := strings.CutPrefix(channel, ignisClient); ok {
+		return ClientID(id)
+	}
+	return ClientID(strings.TrimPrefix(channel, ignisRoom))
 }

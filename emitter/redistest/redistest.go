@@ -21,7 +21,7 @@ import (
 )
 
 // Patience bounds every wait of this package.
-const Patience = 10 * time.Second
+const Patience = 20 * time.Second
 
 // A Server is one redis-server of a test, on a port of its own, in a directory of
 // its own. It ends with the test.

@@ -12,7 +12,9 @@ package hub
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -169,5 +171,21 @@ func (h *Hub) forget(l *local) {
 	defer h.mu.Unlock()
 	if h.rooms[l.name] == l {
 		delete(h.rooms, l.name)
+	}
+}
+
+// Degraded tells every client that Redis is away, so that events may be missing, or
+// that it is back.
+func (h *Hub) Degraded(on bool) {
+	event := proto.EventRestored
+	if on {
+		event = proto.EventDegraded
+	}
+	frame := proto.AppendFrame(nil, event, nil, "")
+	h.mu.RLock()
+	clients := slices.Collect(maps.Values(h.clients))
+	h.mu.RUnlock()
+	for _, c := range clients {
+		c.conn.Send(frame)
 	}
 }

@@ -1,0 +1,74 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// askTimeout is how long another node has to say whether a client is there.
+const askTimeout = time.Second
+
+// Ask sends an event to a client of another node, and asks that node whether the
+// client took it. A client that is not there is emitter.ErrNoReceiver; a node that
+// does not answer within a second is emitter.ErrUnavailable.
+func (b *Bus) Ask(ctx context.Context, to proto.ClientID, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	id := proto.NewAskID(b.node)
+	answer := make(chan int, 1)
+	b.mu.Lock()
+	b.asks[id] = answer
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		delete(b.asks, id)
+		b.mu.Unlock()
+	}()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	r, err := b.emitter.SendToClient(ctx, to, event, data, append(opts, emitter.Asking(id))...)
+	if err != nil {
+		return r, err
+	}
+	select {
+	case r.Receivers = <-answer:
+		if r.Receivers == 0 {
+			err = fmt.Errorf("bus: client %q: %w", to, emitter.ErrNoReceiver)
+		}
+	case <-ctx.Done():
+		err = fmt.Errorf("bus: the node of client %q does not answer: %w", to, emitter.ErrUnavailable)
+	}
+	return r, err
+}
+
+func (b *Bus) answered(a proto.Answer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if waiting := b.asks[a.Ask]; waiting != nil {
+		select {
+		case waiting <- a.Receivers:
+		default: // answered twice
+		}
+	}
+}
+
+// answer tells other nodes what became of their events, so that the receive loop
+// need not wait for Redis.
+func (b *Bus) answer(ctx context.Context) {
+	for {
+		select {
+		case a := <-b.answers:
+			bounded, cancel := context.WithTimeout(ctx, askTimeout)
+			if err := b.emitter.Answer(bounded, a); err != nil && ctx.Err() == nil {
+				b.log.Warn("answer not sent", zap.Error(err))
+			}
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,308 @@
+// Package bus brings what was published on Redis to this node.
+//
+// It listens on one connection with a receive loop of its own, which notices within
+// three seconds that nobody answers any more, connects anew and subscribes again.
+// (go-redis' Channel and its own resubscription notice neither a dead master nor a
+// half-open connection.) While Redis is away the node keeps its clients; live events
+// published meanwhile are lost, and the metrics say for how long.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+const (
+	// linger is how long a room is heard after its last member has left, so that a
+	// page that is loaded again costs no subscription.
+	linger = 10 * time.Second
+	// silence is how long nothing may come, then how long an answer to a ping may take.
+	silence = 1500 * time.Millisecond
+	// degradedAfter is when clients are told that Redis is away.
+	degradedAfter = 3 * time.Second
+	// unreadyAfter is when new clients shall go to another node.
+	unreadyAfter = 10 * time.Second
+)
+
+// A Receiver gets what the bus brings. Its calls must not wait.
+type Receiver interface {
+	// Receive gets an event of a room, in the room's order.
+	Receive(proto.Room, proto.Message)
+	// Subscribed says that the room is heard from now on.
+	Subscribed(proto.Room)
+	// SendToClient gets an event for one client, and says whether it took it.
+	SendToClient(proto.ClientID, proto.Event) bool
+	// Degraded says that Redis has been away for a while, or is back.
+	Degraded(bool)
+}
+
+// A Bus is made by New and works while Run does.
+type Bus struct {
+	node    proto.NodeID
+	at      emitter.Settings
+	layout  proto.Layout
+	ignis   bool
+	rdb     *redis.Client
+	emitter *emitter.Emitter
+	log     *zap.Logger
+	metrics *metrics
+
+	subs    subscriptions
+	answers chan proto.Answer
+	up      atomic.Bool
+	down    atomic.Int64 // since when, nanoseconds of the clock; 0 before it was ever up
+
+	mu   sync.Mutex
+	asks map[proto.AskID]chan int // guarded by mu: questions without an answer
+}
+
+// New returns a Bus for a node, on the Redis that at describes. With ignis it also
+// hears the channels of the original. It answers through e.
+func New(node proto.NodeID, at emitter.Settings, ignis bool, e *emitter.Emitter, log *zap.Logger, reg prometheus.Registerer) *Bus {
+	b := &Bus{
+		node: node, at: at, layout: at.Layout(), ignis: ignis, rdb: at.Open(), emitter: e, log: log,
+		answers: make(chan proto.Answer, 1024),
+		asks:    map[proto.AskID]chan int{},
+	}
+	b.subs.init()
+	b.metrics = newMetrics(reg, b)
+	return b
+}
+
+// Subscribe wants a room to be heard: see hub.Subscriber.
+func (b *Bus) Subscribe(r proto.Room) { b.subs.want(r) }
+
+// Unsubscribe undoes one Subscribe. The room is heard for another ten seconds.
+func (b *Bus) Unsubscribe(r proto.Room) { b.subs.drop(r, time.Now()) }
+
+// Ready says why new clients should go to another node, or nil.
+func (b *Bus) Ready() error {
+	if b.up.Load() {
+		return nil
+	}
+	since := b.down.Load()
+	if since == 0 {
+		return errors.New("Redis has not answered yet")
+	}
+	if away := time.Since(time.Unix(0, since)); away > unreadyAfter {
+		return fmt.Errorf("Redis has been away for %s", away.Round(time.Second))
+	}
+	return nil
+}
+
+// Run listens and hands to dst until ctx ends, then returns nil. It outlives a lost
+// Redis. It returns an error at once if this node may not work on this Redis: the
+// others there use it in another way, or Redis refuses the node.
+func (b *Bus) Run(ctx context.Context, dst Receiver) error {
+	defer b.rdb.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { b.answer(ctx); return nil })
+	g.Go(func() error { return b.run(ctx, dst) })
+	return g.Wait()
+}
+
+func (b *Bus) run(ctx context.Context, dst Receiver) error {
+	var (
+		away     time.Time // since when Redis is away; zero while it is not
+		degraded bool
+		try      int
+	)
+	for ctx.Err() == nil {
+		err := b.once(ctx, dst, func() {
+			if !away.IsZero() {
+				b.metrics.away.Add(time.Since(away).Seconds())
+				b.log.Info("bus restored", zap.Duration("away", time.Since(away)))
+			}
+			if degraded {
+				dst.Degraded(false)
+			}
+			away, degraded, try = time.Time{}, false, 0
+		})
+		if ctx.Err() != nil {
+			break
+		}
+		if b.down.Load() == 0 && !errors.Is(err, emitter.ErrUnavailable) && (errors.Is(err, emitter.ErrDisagrees) || errors.Is(err, emitter.ErrRefused)) {
+			return err
+		}
+		if away.IsZero() {
+			away = time.Now()
+			b.metrics.interruptions.Inc()
+			b.log.Warn("bus lost", zap.Error(err))
+		}
+		if !degraded && b.down.Load() != 0 && time.Since(away) > degradedAfter {
+			degraded = true
+			dst.Degraded(true)
+		}
+		pause(ctx, try)
+		try++
+	}
+	return nil
+}
+
+// pause waits before the next try: soon, because everyone waits for it, and at
+// random, because every node does the same.
+func pause(ctx context.Context, try int) {
+	d := min(50*time.Millisecond<<min(try, 3), 250*time.Millisecond)
+	select {
+	case <-time.After(d/2 + rand.N(d/2)):
+	case <-ctx.Done():
+	}
+}
+
+// once listens on one connection until it fails.
+func (b *Bus) once(ctx context.Context, dst Receiver, up func()) error {
+	if err := b.at.Agree(ctx, b.rdb); err != nil {
+		return err
+	}
+	ps := b.rdb.Subscribe(ctx) // connects with the first channel
+	defer ps.Close()
+	// A blocked read does not see ctx end, only its socket closing.
+	defer context.AfterFunc(ctx, func() { _ = ps.Close() })()
+	b.subs.reset()
+
+	ctx, stop := context.WithCancel(ctx)
+	wrote := make(chan error, 1)
+	go func() {
+		err := b.write(ctx, ps, dst)
+		_ = ps.Close() // the reader shall not wait for what was not asked
+		wrote <- err
+	}()
+	err := b.read(ctx, ps, dst, up)
+	if b.up.Swap(false) {
+		b.down.Store(time.Now().UnixNano())
+	}
+	stop()
+	if werr := <-wrote; werr != nil && !errors.Is(werr, context.Canceled) {
+		return werr // the cause; the reader only saw a closed socket
+	}
+	return err
+}
+
+// write subscribes to what is wanted: to this node's own channels first, then to
+// rooms as they come and go.
+func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
+	subscribe, unsubscribe := ps.Subscribe, ps.Unsubscribe
+	if b.at.Ways() == emitter.Sharded {
+		subscribe, unsubscribe = ps.SSubscribe, ps.SUnsubscribe
+	}
+	if err := subscribe(ctx, b.layout.Inbox(b.node)); err != nil {
+		return err
+	}
+	if b.ignis {
+		if err := ps.PSubscribe(ctx, proto.IgnisPatterns(b.node)...); err != nil {
+			return err
+		}
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		w := b.subs.next(time.Now())
+		for _, r := range w.heard {
+			dst.Subscribed(r)
+		}
+		err := each(ctx, w.subscribe, b.layout.Channel, subscribe)
+		if b.ignis {
+			err = errors.Join(err, each(ctx, w.subscribe, proto.IgnisChannel, ps.Subscribe))
+			err = errors.Join(err, each(ctx, w.unsubscribe, proto.IgnisChannel, ps.Unsubscribe))
+		}
+		if err = errors.Join(err, each(ctx, w.unsubscribe, b.layout.Channel, unsubscribe)); err != nil {
+			return err
+		}
+		if w.more {
+			continue
+		}
+		timer.Reset(time.Until(w.wake))
+		select {
+		case <-b.subs.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// each sends one command with the channels of all rooms.
+func each(ctx context.Context, rooms []proto.Room, channel func(proto.Room) string, send func(context.Context, ...string) error) error {
+	if len(rooms) == 0 {
+		return nil
+	}
+	names := make([]string, len(rooms))
+	for i, r := range rooms {
+		names[i] = channel(r)
+	}
+	return send(ctx, names...)
+}
+
+var errSilent = errors.New("bus: Redis is silent")
+
+// read hands on what comes until the connection fails or falls silent.
+func (b *Bus) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func()) error {
+	for pinged := false; ; {
+		v, err := ps.ReceiveTimeout(ctx, silence)
+		if timeout, ok := errors.AsType[interface {
+			error
+			Timeout() bool
+		}](err); ok && timeout.Timeout() {
+			if pinged {
+				return errSilent
+			}
+			if err := ps.Ping(ctx); err != nil {
+				return err
+			}
+			pinged = true
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		pinged = false
+		switch v := v.(type) {
+		case *redis.Message:
+			b.receive(dst, v)
+		case *redis.Subscription:
+			room, heard := b.confirmed(v)
+			if heard {
+				dst.Subscribed(room)
+			}
+			if !b.up.Load() && b.subs.settled() {
+				b.up.Store(true)
+				b.down.Store(time.Now().UnixNano()) // should it go down before the next time
+				up()
+			}
+		}
+	}
+}
+
+// confirmed takes note of what Redis says to a subscription. The room is heard when
+// its channels are: ours, and the original's.
+func (b *Bus) confirmed(s *redis.Subscription) (room proto.Room, heard bool) {
+	switch s.Kind {
+	case "subscribe", "ssubscribe":
+		room, ok := b.layout.Room(s.Channel)
+		if !ok {
+			room, ok = proto.IgnisRoom(s.Channel)
+		}
+		if !ok {
+			return "", false
+		}
+		need := 1
+		if b.ignis {
+			need = 2
+		}
+		return room, b.subs.confirm(room, need)
+	}
+	return "", false
+}

@@ -1,0 +1,41 @@
+package bus
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	rooms, inbox, ignis prometheus.Counter
+	malformed           prometheus.Counter
+	interruptions, away prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	received := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signal_bus_messages_received_total",
+		Help: "Messages from Redis: of rooms, of this node's inbox, of the original's channels (ignis).",
+	}, []string{"source"})
+	m := &metrics{
+		rooms:     received.WithLabelValues("room"),
+		inbox:     received.WithLabelValues("inbox"),
+		ignis:     received.WithLabelValues("ignis"),
+		malformed: counter("signal_bus_malformed_total", "Messages from Redis that were dropped because they cannot be read."),
+		interruptions: counter("signal_bus_interruptions_total",
+			"How often Redis was lost. Live events published until it is back are lost."),
+		away: counter("signal_bus_away_seconds_total", "Seconds without Redis, counted when it is back."),
+	}
+	reg.MustRegister(received,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_up", Help: "1 while everything wanted on Redis is heard."},
+			func() float64 {
+				if b.up.Load() {
+					return 1
+				}
+				return 0
+			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_subscriptions", Help: "Rooms that this node listens to."},
+			func() float64 { return float64(b.subs.size()) }))
+	return m
+}

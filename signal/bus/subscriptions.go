@@ -1,0 +1,177 @@
+package bus
+
+import (
+	"sync"
+	"time"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// batch is how many rooms one command names at most.
+const batch = 512
+
+// subscriptions are the rooms that somebody wants to be heard, and how far that has
+// come on the present connection. The hub says what it wants, the bus' writer asks
+// Redis for it, its reader confirms.
+type subscriptions struct {
+	wake chan struct{} // holds one: next has something
+
+	mu    sync.Mutex
+	rooms map[proto.Room]*subscription // guarded by mu
+	asked int                          // guarded by mu: rooms asked for and not confirmed
+	ask   []proto.Room                 // guarded by mu: to be asked for
+	tell  []proto.Room                 // guarded by mu: wanted again while still heard
+	idle  []idle                       // guarded by mu: unwanted, the earliest first
+}
+
+type subscription struct {
+	wanted    int
+	unwanted  time.Time // since when wanted is 0
+	state     state
+	confirmed int // channels
+}
+
+type state int
+
+const (
+	unknown state = iota // to be asked for
+	asking               // asked for, not confirmed yet
+	hearing              // confirmed
+)
+
+type idle struct {
+	room  proto.Room
+	since time.Time
+}
+
+// work is what the writer shall do next.
+type work struct {
+	subscribe, unsubscribe, heard []proto.Room
+	more                          bool      // call again at once
+	wake                          time.Time // call again then
+}
+
+func (s *subscriptions) init() {
+	s.wake = make(chan struct{}, 1)
+	s.rooms = map[proto.Room]*subscription{}
+}
+
+func (s *subscriptions) want(r proto.Room) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.rooms[r]
+	if sub == nil {
+		sub = &subscription{}
+		s.rooms[r] = sub
+		s.ask = append(s.ask, r)
+	} else if sub.state == hearing {
+		s.tell = append(s.tell, r)
+	}
+	sub.wanted++
+	s.wakeUp()
+}
+
+func (s *subscriptions) drop(r proto.Room, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.rooms[r]
+	if sub.wanted--; sub.wanted == 0 {
+		sub.unwanted = now
+		if s.idle = append(s.idle, idle{r, now}); len(s.idle) == 1 {
+			s.wakeUp()
+		}
+	}
+}
+
+func (s *subscriptions) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// reset begins with a new connection, on which nothing is heard.
+func (s *subscriptions) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ask, s.tell, s.idle, s.asked = nil, nil, nil, 0
+	for r, sub := range s.rooms {
+		if sub.wanted == 0 {
+			delete(s.rooms, r)
+			continue
+		}
+		sub.state, sub.confirmed = unknown, 0
+		s.ask = append(s.ask, r)
+	}
+	s.wakeUp()
+}
+
+// next says what to do now.
+func (s *subscriptions) next(now time.Time) (w work) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(len(s.ask), batch)
+	for _, r := range s.ask[:n] {
+		if sub := s.rooms[r]; sub != nil && sub.state == unknown {
+			sub.state = asking
+			s.asked++
+			w.subscribe = append(w.subscribe, r)
+		}
+	}
+	if s.ask = s.ask[n:]; len(s.ask) == 0 {
+		s.ask = nil
+	}
+	w.heard, s.tell = s.tell, nil
+	w.wake = now.Add(time.Hour)
+	for len(s.idle) > 0 && len(w.unsubscribe) < batch {
+		i := s.idle[0]
+		sub := s.rooms[i.room]
+		if sub != nil && sub.wanted == 0 && sub.unwanted.Equal(i.since) {
+			if due := i.since.Add(linger); due.After(now) {
+				w.wake = due
+				break
+			}
+			if sub.state == asking { // a confirmation is on its way: never let it meet a later one
+				w.wake = now.Add(silence)
+				break
+			}
+			delete(s.rooms, i.room)
+			if sub.state == hearing {
+				w.unsubscribe = append(w.unsubscribe, i.room)
+			}
+		}
+		s.idle = s.idle[1:]
+	}
+	w.more = len(s.ask) > 0 || len(w.unsubscribe) == batch
+	return w
+}
+
+// confirm counts a channel of the room, and says whether it was the last of those
+// that are needed.
+func (s *subscriptions) confirm(r proto.Room, need int) (heard bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.rooms[r]
+	if sub == nil || sub.state != asking {
+		return false
+	}
+	if sub.confirmed++; sub.confirmed < need {
+		return false
+	}
+	sub.state = hearing
+	s.asked--
+	return true
+}
+
+// settled says whether everything wanted so far is heard.
+func (s *subscriptions) settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked == 0 && len(s.ask) == 0
+}
+
+func (s *subscriptions) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.rooms)
+}
