@@ -1,0 +1,161 @@
+package auth_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
+)
+
+var secret = []byte("0123456789abcdef0123456789abcdef")
+
+var options = auth.Options{Secret: secret, Audience: "signal", MaxLifetime: 15 * time.Minute, Rooms: auth.Grants{"lobby"}}
+
+// sign makes a token of any kind with the claims of a good one, changed by change.
+func sign(t *testing.T, method jwt.SigningMethod, key any, change func(h map[string]any, c jwt.MapClaims)) string {
+	t.Helper()
+	now := time.Now()
+	token := jwt.NewWithClaims(method, jwt.MapClaims{"sub": "u1", "aud": "signal", "iat": now.Unix(), "exp": now.Add(time.Minute).Unix()})
+	if change != nil {
+		change(token.Header, token.Claims.(jwt.MapClaims))
+	}
+	s, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestVerify(t *testing.T) {
+	with := func(key string, value any) string {
+		return sign(t, jwt.SigningMethodHS256, secret, func(_ map[string]any, c jwt.MapClaims) { c[key] = value })
+	}
+	without := func(key string) string {
+		return sign(t, jwt.SigningMethodHS256, secret, func(_ map[string]any, c jwt.MapClaims) { delete(c, key) })
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := sign(t, jwt.SigningMethodHS256, secret, nil)
+	now := time.Now()
+	for name, c := range map[string]struct {
+		token string
+		ok    bool
+	}{
+		"good":                {good, true},
+		"expired 20 s ago":    {with("exp", now.Add(-20*time.Second).Unix()), true},
+		"audience in a list":  {with("aud", []string{"x", "signal"}), true},
+		"no iat":              {without("iat"), true},
+		"jku is not followed": {sign(t, jwt.SigningMethodHS256, secret, func(h map[string]any, _ jwt.MapClaims) { h["jku"] = "http://127.0.0.1:1/" }), true},
+		"none given":          {"", false},
+		"expired 31 s ago":    {with("exp", now.Add(-31*time.Second).Unix()), false},
+		"no exp":              {without("exp"), false},
+		"exp is text":         {with("exp", "tomorrow"), false},
+		"nbf in 60 s":         {with("nbf", now.Add(time.Minute).Unix()), false},
+		"iat in 5 min":        {with("iat", now.Add(5*time.Minute).Unix()), false},
+		"30 days":             {with("exp", now.Add(720*time.Hour).Unix()), false},
+		"another audience":    {with("aud", "other"), false},
+		"no audience":         {without("aud"), false},
+		"no sub":              {without("sub"), false},
+		"empty sub":           {with("sub", ""), false},
+		"sub with }":          {with("sub", "a}b"), false},
+		"sub with $":          {with("sub", "$broadcast"), false},
+		"long sub":            {with("sub", strings.Repeat("a", 2000)), false},
+		"rooms is text":       {with("rooms", "orders"), false},
+		"foreign key":         {sign(t, jwt.SigningMethodHS256, []byte("another secret of thirty-two byte"), nil), false},
+		"HS512":               {sign(t, jwt.SigningMethodHS512, secret, nil), false},
+		"ES256":               {sign(t, jwt.SigningMethodES256, ec, nil), false},
+		"unsigned":            {sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, nil), false},
+		"alg nOnE":            {strings.Replace(good, good[:strings.Index(good, ".")], base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"nOnE"}`)), 1), false},
+		"signature cut":       {good[:len(good)-4], false},
+		"dots":                {strings.Repeat(".", 4000), false},
+		"longer than 4 KiB":   {good + strings.Repeat("a", auth.MaxToken), false},
+		"trailing newline":    {good + "\n", false},
+		"not a token":         {"hello", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id, err := auth.New(options).Verify(c.token)
+			switch {
+			case c.ok && (err != nil || id.User != "u1"):
+				t.Errorf("identity %+v, %v; want it accepted", id, err)
+			case !c.ok && !errors.Is(err, auth.ErrRefused):
+				t.Errorf("identity %+v, %v; want ErrRefused", id, err)
+			case !c.ok && len(c.token) > 10 && strings.Contains(err.Error(), c.token[:10]):
+				t.Errorf("the error quotes the token: %v", err)
+			}
+		})
+	}
+	if _, err := (*auth.Verifier)(nil).Verify(good); !errors.Is(err, auth.ErrRefused) {
+		t.Errorf("no verifier: %v", err)
+	}
+}
+
+// Tills of the original go on with the application's own token: no audience, a long
+// life, rights by configuration.
+func TestApplicationToken(t *testing.T) {
+	o := auth.Options{Secret: secret, Rooms: auth.Grants{"orders"}}
+	token := sign(t, jwt.SigningMethodHS256, secret, func(_ map[string]any, c jwt.MapClaims) {
+		delete(c, "aud")
+		c["exp"] = time.Now().Add(720 * time.Hour).Unix()
+	})
+	if id, err := auth.New(o).Verify(token); err != nil || !id.Rooms.Allow("orders") || id.Publish.Allow("orders") {
+		t.Errorf("identity %+v, %v", id, err)
+	}
+}
+
+func TestGrants(t *testing.T) {
+	token, err := options.Issue("u1", time.Minute, auth.Grants{"orders", "order:*"}, auth.Grants{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := auth.New(options).Verify(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room, ok := range map[proto.Room]bool{"orders": true, "order:42": true, "order:": true, "order": false, "orders2": false, "lobby": false} {
+		if id.Rooms.Allow(room) != ok {
+			t.Errorf("room %q: allowed %t", room, !ok)
+		}
+	}
+	if id.Publish.Allow("orders") {
+		t.Error("an empty list of publish allows something")
+	}
+	token, _ = options.Issue("u1", time.Minute, nil, nil)
+	if id, _ := auth.New(options).Verify(token); !id.Rooms.Allow("lobby") || id.Rooms.Allow("orders") {
+		t.Errorf("a token without rooms: %v, want those of the configuration", id.Rooms)
+	}
+	again, _ := auth.New(options).Verify(token)
+	if other, _ := (auth.None{}).Verify("u1"); !again.Same(again) || again.Same(other) || other.User != "u1" || !other.Rooms.Allow("x") {
+		t.Error("Same, or None")
+	}
+	for _, bad := range []auth.Grants{{"a*b"}, {""}, {"$user:*"}, {"a}b"}} {
+		if bad.Check() == nil {
+			t.Errorf("grants %q are accepted", bad)
+		}
+		if _, err := options.Issue("u1", time.Minute, bad, nil); err == nil {
+			t.Errorf("a token with %q is issued", bad)
+		}
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	token, _ := options.Issue("u1", time.Hour, nil, nil)
+	f.Add(token)
+	f.Add("a.b.c")
+	v := auth.New(options)
+	f.Fuzz(func(t *testing.T, s string) {
+		if id, err := v.Verify(s); err == nil && (id.User.Check() != nil || s != token) {
+			t.Fatalf("accepted %q", s)
+		}
+	})
+}
