@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -131,9 +130,9 @@ func Live() Option { return func(*proto.Message) error { return nil } }
 // json.RawMessage goes through byte for byte. The error is one of this package's,
 // with the target in its text; only ErrUnavailable is worth another try.
 func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...Option) (Receipt, error) {
-	m, err := message(to, event, data, opts)
+	m, err := Message(to, event, data, opts...)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Receipt{}, err
 	}
 	b := proto.AppendMessage(nil, m)
 	if len(b) > MaxEvent {
@@ -173,23 +172,6 @@ func (e *Emitter) SendToRoom(ctx context.Context, room proto.Room, event proto.E
 // Broadcast tells every client of every node.
 func (e *Emitter) Broadcast(ctx context.Context, event proto.EventName, data any, opts ...Option) (Receipt, error) {
 	return e.Send(ctx, proto.ToEveryone(), event, data, opts...)
-}
-
-func message(to proto.Target, event proto.EventName, data any, opts []Option) (m proto.Message, err error) {
-	m.Event.Event, m.Time = event, time.Now().UnixMilli()
-	m.Client, _ = to.Client()
-	for _, o := range opts {
-		if err := o(&m); err != nil {
-			return m, err
-		}
-	}
-	if m.EventID == "" {
-		m.EventID = proto.NewEventID()
-	}
-	if m.Data, err = encode(data); err != nil {
-		return m, err
-	}
-	return m, errors.Join(to.Check(), event.Check())
 }
 
 // encode is json.Marshal without the escapes that HTML would need. Raw JSON is only

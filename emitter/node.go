@@ -4,12 +4,33 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
 
 	"github.com/signal-team/signal/proto"
 )
 
-// What a node needs beyond a service: it publishes for its clients, and it asks
-// other nodes about theirs.
+// What a node needs beyond a service: it writes to its own clients without Redis, it
+// publishes for them, and it asks other nodes about theirs.
+
+// Message is the event that Send publishes. An error is ErrInvalid.
+func Message(to proto.Target, event proto.EventName, data any, opts ...Option) (m proto.Message, err error) {
+	m.Event.Event, m.Time = event, time.Now().UnixMilli()
+	m.Client, _ = to.Client()
+	for _, o := range opts {
+		err = errors.Join(err, o(&m))
+	}
+	if m.EventID == "" {
+		m.EventID = proto.NewEventID()
+	}
+	encoded, derr := encode(data)
+	m.Data = encoded
+	if err = errors.Join(err, derr, to.Check(), event.Check()); err != nil {
+		return proto.Message{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return m, nil
+}
 
 // FromClient says that a client published the event, under an id that it chose. The
 // id is marked and bound to its user, so that a till can never take the id of a

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,8 +30,8 @@ const (
 // An Identity is who a client is and what it may do.
 type Identity struct {
 	User    proto.UserID // empty only without authentication
-	Rooms   Grants       // that it may join
-	Publish Grants       // that it may publish to
+	Rooms   proto.Grants // that it may join
+	Publish proto.Grants // that it may publish to
 	Expires time.Time    // zero if never
 	digest  [sha256.Size]byte
 }
@@ -40,41 +39,13 @@ type Identity struct {
 // Same says whether both identities come from the very same token.
 func (i Identity) Same(j Identity) bool { return i.digest == j.digest }
 
-// Grants are exact names, or beginnings of names that end in "*".
-type Grants []string
-
-// Allow says whether the room is among the grants.
-func (g Grants) Allow(r proto.Room) bool {
-	return slices.ContainsFunc(g, func(grant string) bool {
-		if prefix, ok := strings.CutSuffix(grant, "*"); ok {
-			return strings.HasPrefix(string(r), prefix)
-		}
-		return string(r) == grant
-	})
-}
-
-// Check says what is wrong with grants: "*" may only stand at the end, and what is
-// before it is the beginning of a name.
-func (g Grants) Check() error {
-	for _, grant := range g {
-		prefix, open := strings.CutSuffix(grant, "*")
-		if open && prefix == "" {
-			continue
-		}
-		if err := proto.Room(prefix).Check(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Options say which tokens are good.
 type Options struct {
 	Secret      []byte        // of HS256
 	Audience    string        // the token's aud must name it; empty: not looked at
 	MaxLifetime time.Duration // longest life of a token; 0: not looked at
-	Rooms       Grants        // of tokens without rooms
-	Publish     Grants        // of tokens without publish
+	Rooms       proto.Grants  // of tokens without rooms
+	Publish     proto.Grants  // of tokens without publish
 }
 
 // A Verifier judges tokens. The zero one refuses all.
@@ -100,8 +71,8 @@ func New(o Options) *Verifier {
 
 type claims struct {
 	jwt.RegisteredClaims
-	Rooms   *Grants `json:"rooms"`
-	Publish *Grants `json:"publish"`
+	Rooms   *proto.Grants `json:"rooms"`
+	Publish *proto.Grants `json:"publish"`
 }
 
 // Verify says who the token's bearer is. Required are sub, exp, and aud when an
@@ -166,7 +137,7 @@ func reason(err error) error {
 }
 
 // Issue makes a token that a Verifier with the same Secret and Audience accepts.
-func (o Options) Issue(user proto.UserID, life time.Duration, rooms, publish Grants) (string, error) {
+func (o Options) Issue(user proto.UserID, life time.Duration, rooms, publish proto.Grants) (string, error) {
 	if err := errors.Join(user.Check(), rooms.Check(), publish.Check()); err != nil {
 		return "", err
 	}
@@ -192,7 +163,7 @@ type None struct{}
 
 // Verify says who the bearer claims to be.
 func (None) Verify(token string) (Identity, error) {
-	id := Identity{Rooms: Grants{"*"}, Publish: Grants{"*"}, digest: sha256.Sum256([]byte(token))}
+	id := Identity{Rooms: proto.Grants{"*"}, Publish: proto.Grants{"*"}, digest: sha256.Sum256([]byte(token))}
 	if user := proto.UserID(token); user.Check() == nil {
 		id.User = user
 	}

@@ -18,7 +18,7 @@ import (
 
 var secret = []byte("0123456789abcdef0123456789abcdef")
 
-var options = auth.Options{Secret: secret, Audience: "signal", MaxLifetime: 15 * time.Minute, Rooms: auth.Grants{"lobby"}}
+var options = auth.Options{Secret: secret, Audience: "signal", MaxLifetime: 15 * time.Minute, Rooms: proto.Grants{"lobby"}}
 
 // sign makes a token of any kind with the claims of a good one, changed by change.
 func sign(t *testing.T, method jwt.SigningMethod, key any, change func(h map[string]any, c jwt.MapClaims)) string {
@@ -103,7 +103,7 @@ func TestVerify(t *testing.T) {
 // Tills of the original go on with the application's own token: no audience, a long
 // life, rights by configuration.
 func TestApplicationToken(t *testing.T) {
-	o := auth.Options{Secret: secret, Rooms: auth.Grants{"orders"}}
+	o := auth.Options{Secret: secret, Rooms: proto.Grants{"orders"}}
 	token := sign(t, jwt.SigningMethodHS256, secret, func(_ map[string]any, c jwt.MapClaims) {
 		delete(c, "aud")
 		c["exp"] = time.Now().Add(720 * time.Hour).Unix()
@@ -114,7 +114,7 @@ func TestApplicationToken(t *testing.T) {
 }
 
 func TestGrants(t *testing.T) {
-	token, err := options.Issue("u1", time.Minute, auth.Grants{"orders", "order:*"}, auth.Grants{})
+	token, err := options.Issue("u1", time.Minute, proto.Grants{"orders", "order:*"}, proto.Grants{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestGrants(t *testing.T) {
 	if other, _ := (auth.None{}).Verify("u1"); !again.Same(again) || again.Same(other) || other.User != "u1" || !other.Rooms.Allow("x") {
 		t.Error("Same, or None")
 	}
-	for _, bad := range []auth.Grants{{"a*b"}, {""}, {"$user:*"}, {"a}b"}} {
+	for _, bad := range []proto.Grants{{"a*b"}, {""}, {"$user:*"}, {"a}b"}} {
 		if bad.Check() == nil {
 			t.Errorf("grants %q are accepted", bad)
 		}

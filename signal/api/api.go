@@ -1,0 +1,204 @@
+// Package api speaks HTTP with services and operators. Errors are problem documents
+// (RFC 9457) whose code is one of the table in proto.
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// A Sender sends an event, and knows whether a client took it.
+type Sender interface {
+	Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error)
+}
+
+// Options of the endpoints.
+type Options struct {
+	WebSocket http.Handler // GET /ws
+	Sender    Sender
+	Key       emitter.Secret // of POST /api/send; empty closes it
+	Ready     func() error   // why new clients should go elsewhere, or nil
+	Gatherer  prometheus.Gatherer
+}
+
+// Public is what clients and services reach.
+func Public(o Options) http.Handler {
+	r := chi.NewRouter()
+	r.Handle("/ws", o.WebSocket)
+	r.With(key(o.Key)).Post("/api/send", send(o.Sender))
+	problems(r)
+	health(r, o.Ready)
+	return r
+}
+
+// Admin is what operators reach: on a private address, without a key.
+func Admin(o Options) http.Handler {
+	r := chi.NewRouter()
+	health(r, o.Ready)
+	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
+	r.HandleFunc("/debug/pprof/*", pprof.Index)
+	r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	r.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	problems(r)
+	return r
+}
+
+// health answers whether the process lives, and whether it wants new clients. The
+// load balancer asks on the public address too.
+func health(r chi.Router, ready func() error) {
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, err.Error())
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+}
+
+func problems(r chi.Router) {
+	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
+		problem(w, http.StatusNotFound, proto.CodeBadRequest, "there is nothing at this path")
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
+		problem(w, http.StatusMethodNotAllowed, proto.CodeBadRequest, "this path does not take this method")
+	})
+}
+
+// key lets in who has the API key.
+func key(want emitter.Secret) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+			switch {
+			case want == "":
+				problem(w, http.StatusForbidden, proto.CodeForbidden, "this endpoint is closed: APP_ENV_SIGNAL_API_KEY is not set")
+			case !bearer:
+				w.Header().Set("WWW-Authenticate", "Bearer")
+				problem(w, http.StatusUnauthorized, proto.CodeUnauthenticated, "the API key belongs into Authorization: Bearer")
+			case subtle.ConstantTimeCompare(a[:], b[:]) != 1:
+				w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+				problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, "wrong API key")
+			default:
+				next.ServeHTTP(w, r)
+			}
+		})
+	}
+}
+
+// A request is the body of POST /api/send.
+type request struct {
+	To      to               `json:"to"`
+	Event   proto.EventName  `json:"event"`
+	Data    json.RawMessage  `json:"data"`
+	EventID proto.EventID    `json:"eventId"`
+	Except  []proto.ClientID `json:"except"`
+	Live    bool             `json:"live"`
+}
+
+type to struct {
+	Client proto.ClientID `json:"client"`
+	User   proto.UserID   `json:"user"`
+	Room   proto.Room     `json:"room"`
+	All    bool           `json:"all"`
+}
+
+// target is the one that is given.
+func (t to) target() (target proto.Target, err error) {
+	n := 0
+	one := func(given bool, is proto.Target) {
+		if given {
+			target = is
+			n++
+		}
+	}
+	one(t.Client != "", proto.ToClient(t.Client))
+	one(t.User != "", proto.ToUser(t.User))
+	one(t.Room != "", proto.ToRoom(t.Room))
+	one(t.All, proto.ToEveryone())
+	if n != 1 {
+		err = errors.New(`to must have exactly one of "client", "user", "room" and "all": true`)
+	}
+	return target, err
+}
+
+func send(s Sender) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q request
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, emitter.MaxEvent))
+		d.DisallowUnknownFields()
+		err := d.Decode(&q)
+		if err == nil && d.More() {
+			err = errors.New("there is something behind the JSON object")
+		}
+		var target proto.Target
+		if err == nil {
+			target, err = q.To.target()
+		}
+		if _, big := errors.AsType[*http.MaxBytesError](err); big {
+			problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, "at most 131072 bytes are allowed")
+			return
+		}
+		if err != nil {
+			problem(w, http.StatusBadRequest, proto.CodeBadRequest, strings.TrimPrefix(err.Error(), "json: "))
+			return
+		}
+		opts := []emitter.Option{emitter.Except(q.Except...)}
+		if q.EventID != "" {
+			opts = append(opts, emitter.EventID(q.EventID))
+		}
+		if q.Live {
+			opts = append(opts, emitter.Live())
+		}
+		data := any(q.Data)
+		if q.Data == nil {
+			data = nil
+		}
+		receipt, err := s.Send(r.Context(), target, q.Event, data, opts...)
+		switch {
+		case err == nil:
+			write(w, http.StatusOK, "application/json", map[string]any{"eventId": receipt.EventID, "receivers": receipt.Receivers})
+		case errors.Is(err, emitter.ErrTooLarge):
+			problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, err.Error())
+		case errors.Is(err, emitter.ErrInvalid):
+			problem(w, http.StatusBadRequest, proto.CodeBadRequest, err.Error())
+		case errors.Is(err, emitter.ErrNoReceiver):
+			problem(w, http.StatusNotFound, proto.CodeNoReceiver, "the client is not connected")
+		default:
+			w.Header().Set("Retry-After", "1")
+			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, "Redis did not take the event, or the node of the client does not answer")
+		}
+	}
+}
+
+// problem answers with an RFC 9457 document.
+func problem(w http.ResponseWriter, status int, code proto.ErrorCode, detail string) {
+	write(w, status, "application/problem+json", map[string]any{
+		"type": "about:blank", "title": http.StatusText(status), "status": status, "code": code, "detail": detail,
+	})
+}
+
+func write(w http.ResponseWriter, status int, kind string, v any) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}

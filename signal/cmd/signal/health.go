@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func health() *cobra.Command {
+	var ready bool
+	c := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the node on APP_ENV_SIGNAL_ADMIN_ADDR whether it lives; the exit code is the answer",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load()
+			if err != nil {
+				return err
+			}
+			path := "/livez"
+			if ready {
+				path = "/readyz"
+			}
+			client := http.Client{Timeout: 3 * time.Second}
+			r, err := client.Get("http://" + cfg.AdminAddr + path)
+			if err != nil {
+				return err
+			}
+			defer r.Body.Close()
+			if r.StatusCode != http.StatusOK {
+				return fmt.Errorf("%s answers %s", path, r.Status)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok")
+			return err
+		},
+	}
+	c.Flags().BoolVar(&ready, "ready", false, "ask whether it wants new clients")
+	return c
+}

@@ -1,0 +1,224 @@
+// Package config turns the environment into one checked value. Nobody else in a node
+// reads the environment.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// Secret prints as [secret], however it is printed.
+type Secret = emitter.Secret
+
+// A Config says how a node works. The doc of a field is its line in the README.
+type Config struct {
+	Redis emitter.Settings `env:"-"` // APP_ENV_WEBSOCKET_REDIS_*: see emitter.SettingsFromEnv
+
+	Addr      string `env:"APP_ENV_SIGNAL_ADDR" envDefault:":8080"`                // where clients and services connect
+	AdminAddr string `env:"APP_ENV_SIGNAL_ADMIN_ADDR" envDefault:"127.0.0.1:9090"` // /livez, /readyz, /metrics, /debug/pprof
+
+	Auth           string        `env:"APP_ENV_SIGNAL_AUTH" envDefault:"jwt"` // jwt, or none: everyone may do everything, on loopback only
+	JWTSecret      Secret        `env:"APP_ENV_SIGNAL_JWT_SECRET"`            // of HS256, at least 32 bytes
+	JWTAudience    string        `env:"APP_ENV_SIGNAL_JWT_AUDIENCE"`          // a token's aud must name it; signal unless set, not looked at when set to nothing
+	JWTRooms       proto.Grants  `env:"APP_ENV_SIGNAL_JWT_ROOMS"`             // rooms of tokens without rooms: names, or prefixes that end in *
+	JWTPublish     proto.Grants  `env:"APP_ENV_SIGNAL_JWT_PUBLISH"`           // rooms to publish to, of tokens without publish
+	JWTMaxLifetime time.Duration `env:"APP_ENV_SIGNAL_JWT_MAX_LIFETIME"`      // longest life of a token; 15m for the audience signal, else no limit
+	APIKey         Secret        `env:"APP_ENV_SIGNAL_API_KEY"`               // of POST /api/send; without it the endpoint is closed
+
+	DefaultRooms   []string      `env:"APP_ENV_SIGNAL_DEFAULT_ROOMS" envDefault:"ws-default,ws-notification"` // every client is in these
+	AllowedOrigins []string      `env:"APP_ENV_SIGNAL_ALLOWED_ORIGINS"`                                       // https://app.example.com, or *; empty: the same host only
+	Limits         string        `env:"APP_ENV_SIGNAL_LIMITS" envDefault:"on"`                                // off: no limit of a rate or a count, for load tests
+	FrameBytes     int           `env:"APP_ENV_SIGNAL_FRAME_BYTES" envDefault:"65536"`                        // largest frame from a client
+	Ignis          string        `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                             // hear the original's channels, or off
+	AuthTimeout    time.Duration `env:"APP_ENV_SIGNAL_AUTH_TIMEOUT" envDefault:"5s"`                          // from the connect to the authenticate frame
+	LogLevel       string        `env:"APP_ENV_SIGNAL_LOG_LEVEL" envDefault:"info"`                           // debug, info, warn, error
+}
+
+// Prefix begins the name of every variable that is not about Redis.
+const Prefix = "APP_ENV_SIGNAL_"
+
+// Load reads and checks the environment. Its error names every variable that is
+// wrong, one a line.
+func Load() (Config, error) {
+	var c Config
+	// What env cannot parse it leaves at its zero, which may be wrong too: say the
+	// first thing only.
+	unreadable := map[string]bool{}
+	var errs []error
+	if err := env.Parse(&c); err != nil {
+		for _, e := range parseErrors(err) {
+			unreadable[e.name] = true
+			errs = append(errs, e.err)
+		}
+	}
+	if _, set := os.LookupEnv(Prefix + "JWT_AUDIENCE"); !set {
+		c.JWTAudience = "signal"
+	}
+	if c.JWTMaxLifetime == 0 && c.JWTAudience == "signal" {
+		c.JWTMaxLifetime = 15 * time.Minute
+	}
+	for _, e := range c.mistakes() {
+		if !unreadable[e.name] {
+			errs = append(errs, e.err)
+		}
+	}
+	var err error
+	if c.Redis, err = emitter.SettingsFromEnv(); err != nil {
+		errs = append(errs, err)
+	}
+	return c, errors.Join(errs...)
+}
+
+// A mistake is what is wrong with one variable.
+type mistake struct {
+	name string
+	err  error
+}
+
+// parseErrors translates env's errors, which name the Go field.
+func parseErrors(err error) (all []mistake) {
+	aggregate, ok := errors.AsType[env.AggregateError](err)
+	if !ok {
+		return []mistake{{"", err}}
+	}
+	for _, e := range aggregate.Errors {
+		m := mistake{"", e}
+		if p, ok := errors.AsType[env.ParseError](e); ok {
+			field, _ := reflect.TypeFor[Config]().FieldByName(p.Name)
+			m.name, _, _ = strings.Cut(field.Tag.Get("env"), ",")
+			m.err = fmt.Errorf("%s must be a %s, is %q", m.name, kind(p.Type), os.Getenv(m.name))
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+func kind(t reflect.Type) string {
+	if t == reflect.TypeFor[time.Duration]() {
+		return "duration such as 5s or 15m"
+	}
+	return "number"
+}
+
+// Check says whether a Config that was not made by Load can work.
+func (c Config) Check() error {
+	var errs []error
+	for _, m := range c.mistakes() {
+		errs = append(errs, m.err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) mistakes() (all []mistake) {
+	check := func(ok bool, name, want string, is any) {
+		if !ok {
+			all = append(all, mistake{Prefix + name, fmt.Errorf("%s%s must be %s, is %q", Prefix, name, want, fmt.Sprint(is))})
+		}
+	}
+	oneOf := func(name, is string, words ...string) {
+		check(slices.Contains(words, is), name, strings.Join(words, " or "), is)
+	}
+	check(address(c.Addr), "ADDR", "host:port", c.Addr)
+	check(address(c.AdminAddr), "ADMIN_ADDR", "host:port", c.AdminAddr)
+	oneOf("AUTH", c.Auth, "jwt", "none")
+	if c.Auth == "jwt" {
+		check(len(c.JWTSecret) >= 32, "JWT_SECRET", "at least 32 bytes long", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
+	}
+	if c.Auth == "none" {
+		check(loopback(c.Addr), "AUTH", "jwt unless "+Prefix+"ADDR is a loopback address", "none")
+	}
+	check(c.JWTMaxLifetime >= 0, "JWT_MAX_LIFETIME", "positive", c.JWTMaxLifetime)
+	check(c.JWTRooms.Check() == nil, "JWT_ROOMS", "names, or prefixes that end in *, with commas between", strings.Join(c.JWTRooms, ","))
+	check(c.JWTPublish.Check() == nil, "JWT_PUBLISH", "names, or prefixes that end in *, with commas between", strings.Join(c.JWTPublish, ","))
+	check(c.APIKey == "" || len(c.APIKey) >= 16, "API_KEY", "at least 16 bytes long", fmt.Sprintf("%d bytes", len(c.APIKey)))
+	for _, r := range c.DefaultRooms {
+		err := proto.Room(r).Check()
+		check(err == nil, "DEFAULT_ROOMS", fmt.Sprintf("names with commas between (%v)", err), strings.Join(c.DefaultRooms, ","))
+	}
+	for _, o := range c.AllowedOrigins {
+		check(o == "*" || isOrigin(o), "ALLOWED_ORIGINS", "* or origins such as https://app.example.com, with commas between", o)
+	}
+	oneOf("LIMITS", c.Limits, "on", "off")
+	check(c.FrameBytes >= 1024 && c.FrameBytes <= 1<<20, "FRAME_BYTES", "from 1024 to 1048576", c.FrameBytes)
+	oneOf("IGNIS", c.Ignis, "listen", "off")
+	check(c.AuthTimeout > 0, "AUTH_TIMEOUT", "positive", c.AuthTimeout)
+	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
+	return all
+}
+
+func address(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil
+}
+
+func loopback(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && s == u.Scheme+"://"+u.Host
+}
+
+// Unknown names the variables with our prefixes that nobody reads, each with the
+// nearest one that somebody does.
+func Unknown() (warnings []string) {
+	var known []string
+	for f := range reflect.TypeFor[Config]().Fields() {
+		if name, _, _ := strings.Cut(f.Tag.Get("env"), ","); name != "-" {
+			known = append(known, name)
+		}
+	}
+	for _, n := range emitter.EnvNames() {
+		known = append(known, emitter.EnvPrefix+n)
+	}
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, Prefix) && !strings.HasPrefix(name, emitter.EnvPrefix) || slices.Contains(known, name) {
+			continue
+		}
+		nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+		warnings = append(warnings, fmt.Sprintf("%s is not read by anyone: did you mean %s?", name, nearest))
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// distance is how many letters must change to make a of b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		left := row[0]
+		row[0]++
+		for j := range len(b) {
+			change := left
+			if a[i] != b[j] {
+				change++
+			}
+			left = row[j+1]
+			row[j+1] = min(change, row[j]+1, left+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,548 @@
+package signal_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+const secret = "0123456789abcdef0123456789abcdef"
+
+// A log is everything that a test's nodes have logged.
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// settings are those of a node on loopback, on ports of its own.
+func settings(at emitter.Settings) signal.Config {
+	return signal.Config{
+		Redis: at, Addr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: secret, JWTAudience: "signal",
+		JWTMaxLifetime: time.Hour, APIKey: secret, DefaultRooms: []string{"ws-default", "ws-notification"}, Limits: "on",
+		FrameBytes: 64 << 10, Ignis: "listen", AuthTimeout: 5 * time.Second, LogLevel: "debug",
+	}
+}
+
+// A node is a running signal.Node of a test.
+type node struct {
+	*signal.Node
+	log  *log
+	stop func() // and wait
+}
+
+func run(t testing.TB, cfg signal.Config) *node {
+	t.Helper()
+	l := &log{}
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(l), zap.DebugLevel)
+	n, err := signal.New(cfg, zap.New(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	redistest.Wait(t, func() bool { return n.Ready() == nil }, "the node to be ready")
+	return &node{n, l, stop}
+}
+
+func (n *node) addr() string { return n.Addr().String() }
+
+func token(t testing.TB, user string, rooms, publish proto.Grants) string {
+	t.Helper()
+	s, err := signal.AuthOptions(settings(emitter.Settings{})).Issue(proto.UserID(user), time.Minute, rooms, publish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func signed(t *testing.T, key string, claims jwt.MapClaims) string {
+	t.Helper()
+	s, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestConversation is a till of the original: connect, authenticate, join, hear,
+// leave, with the original's frames.
+func TestConversation(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	c := wstest.Connect(t, n.addr())
+	c.Raw(`{"event":"heartbeat"}`) // allowed before
+	c.Raw(`{"event":"authenticate","data":{"type":"Bearer","token":"` + token(t, "u1", proto.Grants{"orders", "order:*"}, nil) + `","publicKey":"x"}}`)
+	var hello proto.Connected
+	if err := json.Unmarshal(c.Expect(t, "connected").Data, &hello); err != nil || hello.UserID != "u1" || hello.Node != n.ID() || hello.Heartbeat != 25_000 {
+		t.Fatalf("connected %+v, %v", hello, err)
+	}
+	if at, err := time.Parse("2006-01-02T15:04:05.000Z", hello.Time); err != nil || time.Since(at) > time.Minute {
+		t.Errorf("time %q, %v; want ISO 8601 as the original writes it", hello.Time, err)
+	}
+	var system []proto.Room
+	for done := false; !done; {
+		var j proto.Joined
+		if err := json.Unmarshal(c.Expect(t, "joined").Data, &j); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range j.Rooms {
+			system = append(system, r.Room)
+		}
+		done = j.Done
+	}
+	if len(system) != 4 || !strings.Contains(fmt.Sprint(system), "$user") || !strings.Contains(fmt.Sprint(system), "ws-notification") {
+		t.Errorf("in the rooms %q without asking", system)
+	}
+	c.Raw(`{"event":"join","data":{"rooms":["orders","order:42","secret","a}b","$user:u2","ws:x"]},"id":"7"}`)
+	denied := map[proto.Room]proto.ErrorCode{}
+	joined := map[proto.Room]bool{}
+	for done := false; !done; {
+		f := c.Expect(t, "joined")
+		var j proto.Joined
+		if err := json.Unmarshal(f.Data, &j); err != nil || f.ID != "7" {
+			t.Fatalf("%s %q, %v", f.Data, f.ID, err)
+		}
+		for _, r := range j.Rooms {
+			joined[r.Room] = true
+		}
+		for _, d := range j.Denied {
+			denied[d.Room] = d.Code
+		}
+		done = j.Done
+	}
+	want := map[proto.Room]proto.ErrorCode{"secret": proto.CodeForbidden, "a}b": proto.CodeBadName, "$user:u2": proto.CodeReserved, "ws:x": proto.CodeReserved}
+	if len(joined) != 2 || fmt.Sprint(denied) != fmt.Sprint(want) {
+		t.Errorf("joined %v, denied %v", joined, denied)
+	}
+	for _, to := range []proto.Target{proto.ToRoom("orders"), proto.ToUser("u1"), proto.ToEveryone(), proto.ToClient(hello.ID), proto.ToRoom("ws-default")} {
+		r, err := n.Send(t.Context(), to, "order.paid", json.RawMessage(`{"id":42}`))
+		if err != nil || r.Receivers != 1 {
+			t.Fatalf("%s: %+v, %v", to, r, err)
+		}
+		if f := c.Expect(t, "order.paid"); string(f.Data) != `{"id":42}` || f.EventID != r.EventID || f.Room != to.Room().Public() || f.Time == 0 {
+			t.Errorf("%s: frame %+v", to, f)
+		}
+	}
+	c.Raw(`{"event":"leave","data":{"rooms":["orders","ws-default","never"]},"id":"8"}`)
+	if f := c.Expect(t, "left"); string(f.Data) != `{"rooms":["orders","ws-default"]}` || f.ID != "8" {
+		t.Errorf("left %s %q", f.Data, f.ID)
+	}
+	for _, room := range []proto.Room{"orders", "ws-default", "ws-notification"} {
+		if _, err := n.SendToRoom(t.Context(), room, "after", room); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f := c.Expect(t, "after"); f.Room != "ws-notification" {
+		t.Errorf("after leaving it hears of %q", f.Room)
+	}
+}
+
+func TestPublish(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	sender := wstest.Login(t, n.addr(), token(t, "u1", nil, proto.Grants{"chat:*"}))
+	hearer := wstest.Login(t, n.addr(), token(t, "u2", proto.Grants{"chat:*"}, nil), "chat:1")
+	for i := range 20 {
+		sender.Send("publish", map[string]any{"room": "chat:1", "event": "said", "data": i, "eventId": fmt.Sprint("m", i)}, fmt.Sprint("p", i))
+	}
+	for i := range 20 {
+		var ack proto.Ack
+		f := sender.Expect(t, "ack")
+		if err := json.Unmarshal(f.Data, &ack); err != nil || f.ID != fmt.Sprint("p", i) || !strings.HasPrefix(string(ack.EventID), "c:") || ack.Receivers != 1 {
+			t.Fatalf("ack %d is %q %s", i, f.ID, f.Data)
+		}
+		if f := hearer.Expect(t, "said"); string(f.Data) != fmt.Sprint(i) || f.EventID != ack.EventID {
+			t.Fatalf("event %d is %s %s", i, f.Data, f.EventID)
+		}
+	}
+	for data, code := range map[string]proto.ErrorCode{
+		`{"room":"other","event":"e"}`:                  proto.CodeForbidden,
+		`{"room":"$broadcast","event":"e"}`:             proto.CodeReserved,
+		`{"room":"chat:1","event":""}`:                  proto.CodeBadName,
+		`{"room":"chat:1","event":"e","eventId":"a b"}`: proto.CodeBadName,
+		`{"room":"chat:1"}`:                             proto.CodeBadName,
+		`{"room":7,"event":"e"}`:                        proto.CodeBadRequest,
+		`[]`:                                            proto.CodeBadRequest,
+		`{"room":"chat:1","event":"e","eventId":"` + strings.Repeat("x", 128) + `"}`: proto.CodeBadRequest,
+	} {
+		sender.Raw(`{"event":"publish","data":` + data + `,"id":"bad"}`)
+		if e := sender.Expect(t, "error").Error(); e.Code != code || e.Ref != "bad" || e.Detail == "" {
+			t.Errorf("%s: %+v, want %s", data, e, code)
+		}
+	}
+}
+
+// TestBadFrames sends what no client should. Each is answered with what was wrong,
+// the connection lives on, and nobody else notices.
+func TestBadFrames(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	good := token(t, "u1", proto.Grants{"orders"}, nil)
+	other := wstest.Login(t, n.addr(), token(t, "u2", proto.Grants{"orders"}, nil), "orders")
+	c := wstest.Login(t, n.addr(), good)
+	for name, v := range map[string]struct {
+		frame   string
+		code    proto.ErrorCode
+		message string
+		detail  string
+	}{
+		"not JSON":             {`hello`, proto.CodeBadRequest, "Invalid message format", "not JSON"},
+		"empty":                {``, proto.CodeBadRequest, "Invalid message format", "empty"},
+		"null":                 {`null`, proto.CodeBadRequest, "Invalid message format", "null"},
+		"list":                 {`[]`, proto.CodeBadRequest, "Invalid message format", "list"},
+		"no event":             {`{"data":{}}`, proto.CodeBadRequest, "Invalid message format", "event is missing"},
+		"event is a number":    {`{"event":1}`, proto.CodeBadRequest, "Invalid message format", "a number"},
+		"twice the event":      {`{"event":"join","event":"leave"}`, proto.CodeBadRequest, "Invalid message format", "twice"},
+		"deep":                 {`{"event":"a","data":` + strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000) + `}`, proto.CodeBadRequest, "Invalid message format", "deeper"},
+		"unknown event":        {`{"event":"chat:message","data":1}`, proto.CodeUnknownEvent, "Unknown event", "nothing on this node"},
+		"encrypted":            {`{"event":"encrypted","data":{}}`, proto.CodeUnknownEvent, "Unknown event", ""},
+		"rooms is a string":    {`{"event":"join","data":{"rooms":"abc"}}`, proto.CodeBadRequest, "Invalid message format", "rooms is a string"},
+		"rooms is null":        {`{"event":"join","data":{"rooms":null}}`, proto.CodeBadRequest, "Invalid message format", "rooms is null"},
+		"rooms are lists":      {`{"event":"leave","data":{"rooms":[["a"]]}}`, proto.CodeBadRequest, "Invalid message format", "a room is a list"},
+		"join without data":    {`{"event":"join"}`, proto.CodeBadRequest, "Invalid message format", "data is missing"},
+		"201 rooms":            {`{"event":"join","data":{"rooms":["r0"` + many(200) + `]}}`, proto.CodeTooManyRooms, "Too many rooms in one frame", ""},
+		"event with $":         {`{"event":"$x"}`, proto.CodeReserved, "Reserved name", `"$"`},
+		"10 KiB event":         {`{"event":"` + strings.Repeat("x", 10<<10) + `"}`, proto.CodeBadName, "Bad name", "256"},
+		"the same token again": {`{"event":"authenticate","data":{"token":"` + good + `"}}`, proto.CodeAlreadyAuthenticated, "Already authenticated", ""},
+		"a bad token again":    {`{"event":"authenticate","data":{"token":"x"}}`, proto.CodeAuthFailed, "Authentication failed", ""},
+		"another user's token": {`{"event":"authenticate","data":{"token":"` + token(t, "u3", nil, nil) + `"}}`, proto.CodeAuthFailed, "Authentication failed", "another user"},
+		"no token again":       {`{"event":"authenticate"}`, proto.CodeBadRequest, "Invalid message format", "data is missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.Raw(v.frame)
+			e := c.Expect(t, "error").Error()
+			if e.Code != v.code || e.Message != v.message || !strings.Contains(e.Detail, v.detail) {
+				t.Errorf("error %+v, want %s %q with %q", e, v.code, v.message, v.detail)
+			}
+		})
+	}
+	if _, err := n.SendToRoom(t.Context(), "orders", "still here", 1); err != nil {
+		t.Fatal(err)
+	}
+	other.Expect(t, "still here")
+	if said := n.log.String(); strings.Contains(said, good) || strings.Contains(said, "hello") {
+		t.Error("the log has a token or a payload")
+	}
+}
+
+func many(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"r%d"`, i+1)
+	}
+	return b.String()
+}
+
+func TestRoomLimit(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"r*"}, nil))
+	count := func(list string) (joined, denied int) {
+		c.Raw(`{"event":"join","data":{"rooms":[` + list + `]},"id":"x"}`)
+		for done := false; !done; {
+			var j proto.Joined
+			_ = json.Unmarshal(c.Expect(t, "joined").Data, &j)
+			joined += len(j.Rooms)
+			for _, d := range j.Denied {
+				if d.Code != proto.CodeRoomLimit {
+					t.Errorf("denied %+v", d)
+				}
+				denied++
+			}
+			done = j.Done
+		}
+		return joined, denied
+	}
+	if j, d := count(`"r0"` + many(198)); j != 199 || d != 0 {
+		t.Errorf("199 rooms: %d joined, %d denied", j, d)
+	}
+	if j, d := count(`"rx","ry","r0"`); j != 2 || d != 1 {
+		t.Errorf("two more, and one again: %d joined, %d denied; want the 201st denied", j, d)
+	}
+}
+
+func TestAuthentication(t *testing.T) {
+	cfg := settings(redistest.Start(t).Settings())
+	cfg.AuthTimeout = 300 * time.Millisecond
+	n := run(t, cfg)
+	now := time.Now()
+	for name, tok := range map[string]string{
+		"expired":  signed(t, secret, jwt.MapClaims{"sub": "u1", "aud": "signal", "exp": now.Add(-time.Minute).Unix()}),
+		"foreign":  signed(t, "another secret of thirty-two byte", jwt.MapClaims{"sub": "u1", "aud": "signal", "exp": now.Add(time.Minute).Unix()}),
+		"unsigned": "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1MSJ9.",
+		"missing":  "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := wstest.Connect(t, n.addr())
+			c.Send("authenticate", map[string]string{"token": tok}, "a")
+			c.Send("join", map[string]any{"rooms": []string{"orders"}}, "b")
+			if e := c.Expect(t, "error").Error(); e.Message != "Authentication failed" || e.Ref != "a" || e.Detail == "" {
+				t.Errorf("error %+v", e)
+			}
+			c.ExpectClose(t, proto.CloseAuthFailed)
+		})
+	}
+	t.Run("not authenticated", func(t *testing.T) {
+		c := wstest.Connect(t, n.addr())
+		c.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
+		if e := c.Expect(t, "error").Error(); e.Message != "Not authenticated" || e.Code != proto.CodeUnauthenticated || e.Ref != "j" {
+			t.Errorf("error %+v", e)
+		}
+		if _, err := n.Broadcast(t.Context(), "early", 1); err != nil { // nothing is delivered before
+			t.Fatal(err)
+		}
+		c.ExpectClose(t, proto.CloseAuthTimeout)
+	})
+	if strings.Contains(n.log.String(), "eyJ") {
+		t.Error("the log has a token")
+	}
+}
+
+// TestRefresh takes a newer token of the same user: its rights count from now on.
+func TestRefresh(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"a", "b"}, nil), "a", "b")
+	c.Send("authenticate", map[string]string{"token": token(t, "u1", proto.Grants{"b", "c"}, nil)}, "r")
+	left, refreshed := false, false
+	for range 2 {
+		f, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = left || f.Event == "left" && string(f.Data) == `{"rooms":["a"]}`
+		refreshed = refreshed || f.Event == "refreshed" && f.ID == "r"
+	}
+	if !left || !refreshed {
+		t.Errorf("left a %t, refreshed %t", left, refreshed)
+	}
+	for _, room := range []proto.Room{"a", "b"} {
+		if _, err := n.SendToRoom(t.Context(), room, "e", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f := c.Expect(t, "e"); f.Room != "b" {
+		t.Errorf("still hears %q", f.Room)
+	}
+}
+
+// TestRouting is the truth table of sendToClient: here or elsewhere, known or not,
+// with Redis and without (S1-28).
+func TestRouting(t *testing.T) {
+	srv := redistest.Start(t)
+	a, b := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
+	tok := token(t, "u1", nil, nil)
+	here, there := wstest.Login(t, a.addr(), tok), wstest.Login(t, b.addr(), tok)
+	gone := proto.NewClientID(proto.NewNodeID())
+	for name, v := range map[string]struct {
+		to        proto.ClientID
+		hears     *wstest.Client
+		published int
+		err       error
+	}{
+		"here":              {here.ID, here, 0, nil},
+		"on another node":   {there.ID, there, 1, nil},
+		"was here":          {proto.NewClientID(a.ID()), nil, 0, emitter.ErrNoReceiver},
+		"its node is gone":  {gone, nil, 1, emitter.ErrNoReceiver},
+		"not a client's id": {"x", nil, 0, emitter.ErrInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := srv.Published()
+			r, err := a.SendToClient(t.Context(), v.to, "e", 1)
+			if !errors.Is(err, v.err) || err == nil && r.Receivers != 1 {
+				t.Errorf("receipt %+v, %v; want %v", r, err, v.err)
+			}
+			if v.hears != nil {
+				v.hears.Expect(t, "e")
+			}
+			if n := srv.Published() - before; n != v.published {
+				t.Errorf("%d publishes at Redis, want %d", n, v.published)
+			}
+		})
+	}
+	if _, err := a.SendToClient(t.Context(), here.ID, "e", 1, emitter.Except(here.ID)); !errors.Is(err, emitter.ErrNoReceiver) {
+		t.Errorf("a client that is left out: %v", err)
+	}
+	srv.Kill()
+	if _, err := a.SendToClient(t.Context(), here.ID, "e", 1); err != nil {
+		t.Errorf("here, without Redis: %v", err)
+	}
+	here.Expect(t, "e")
+	if _, err := a.SendToClient(t.Context(), there.ID, "e", 1); !errors.Is(err, emitter.ErrUnavailable) {
+		t.Errorf("elsewhere, without Redis: %v, want ErrUnavailable", err)
+	}
+}
+
+func TestAPI(t *testing.T) {
+	srv := redistest.Start(t)
+	a, b := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
+	c := wstest.Login(t, b.addr(), token(t, "u1", proto.Grants{"orders"}, nil), "orders")
+	post := func(key, body string) (int, map[string]any) {
+		t.Helper()
+		q, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+a.addr()+"/api/send?canary=hidden", strings.NewReader(body))
+		if key != "" {
+			q.Header.Set("Authorization", key)
+		}
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		var v map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+		return r.StatusCode, v
+	}
+	key := "Bearer " + secret
+	for _, to := range []string{`{"client":"` + string(c.ID) + `"}`, `{"user":"u1"}`, `{"room":"orders"}`, `{"all":true}`} {
+		status, v := post(key, `{"to":`+to+`,"event":"e","data":{"a":1},"eventId":"id-1","live":true}`)
+		if status != 200 || v["eventId"] != "id-1" || v["receivers"].(float64) < 1 {
+			t.Errorf("%s: %d %v", to, status, v)
+		}
+		if f := c.Expect(t, "e"); string(f.Data) != `{"a":1}` || f.EventID != "id-1" {
+			t.Errorf("%s: frame %+v", to, f)
+		}
+	}
+	for name, v := range map[string]struct {
+		key, body string
+		status    int
+		code      proto.ErrorCode
+	}{
+		"no key":              {"", `{}`, 401, proto.CodeUnauthenticated},
+		"wrong key":           {"Bearer x", `{}`, 401, proto.CodeAuthFailed},
+		"no JSON":             {key, `x`, 400, proto.CodeBadRequest},
+		"no target":           {key, `{"event":"e"}`, 400, proto.CodeBadRequest},
+		"two targets":         {key, `{"to":{"room":"a","user":"b"},"event":"e"}`, 400, proto.CodeBadRequest},
+		"typo":                {key, `{"to":{"room":"a"},"evnt":"e"}`, 400, proto.CodeBadRequest},
+		"bad room":            {key, `{"to":{"room":"$broadcast"},"event":"e"}`, 400, proto.CodeBadRequest},
+		"two documents":       {key, `{"to":{"all":true},"event":"e"}{}`, 400, proto.CodeBadRequest},
+		"1 MiB":               {key, `{"to":{"all":true},"event":"e","data":"` + strings.Repeat("x", 1<<20) + `"}`, 413, proto.CodeTooLarge},
+		"gone client":         {key, `{"to":{"client":"` + string(proto.NewClientID(b.ID())) + `"},"event":"e"}`, 404, proto.CodeNoReceiver},
+		"gone client of mine": {key, `{"to":{"client":"` + string(proto.NewClientID(a.ID())) + `"},"event":"e"}`, 404, proto.CodeNoReceiver},
+		"gone node":           {key, `{"to":{"client":"` + string(proto.NewClientID(proto.NewNodeID())) + `"},"event":"e"}`, 404, proto.CodeNoReceiver},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if status, p := post(v.key, v.body); status != v.status || p["code"] != string(v.code) || p["detail"] == "" {
+				t.Errorf("%d %v, want %d %s", status, p, v.status, v.code)
+			}
+		})
+	}
+	if said := a.log.String(); strings.Contains(said, "hidden") || strings.Contains(said, secret) {
+		t.Error("the log has a query string or a key")
+	}
+	srv.Kill()
+	if status, p := post(key, `{"to":{"room":"a"},"event":"e"}`); status != 503 || p["code"] != "unavailable" {
+		t.Errorf("without Redis: %d %v", status, p)
+	}
+}
+
+func get(t *testing.T, addr, path string) (int, string) {
+	t.Helper()
+	r, err := http.Get("http://" + addr + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+func TestOperators(t *testing.T) {
+	cfg := settings(redistest.Start(t).Settings())
+	cfg.APIKey = ""
+	n := run(t, cfg)
+	wstest.Login(t, n.addr(), token(t, "u1", nil, nil))
+	admin := n.AdminAddr().String()
+	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/metrics": "signal_clients 1\n", "/debug/pprof/cmdline": ""} {
+		if status, body := get(t, admin, path); status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %.300s", path, status, body)
+		}
+	}
+	for _, path := range []string{"/metrics", "/debug/pprof/", "/ws/", "/WS"} {
+		if status, _ := get(t, n.addr(), path); status != 404 {
+			t.Errorf("clients get %s: %d, want 404", path, status)
+		}
+	}
+	r, err := http.Post("http://"+n.addr()+"/api/send", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != 403 {
+		t.Errorf("POST /api/send without a configured key: %d, want 403", r.StatusCode)
+	}
+	if status, body := get(t, n.addr(), "/api/send"); status != 405 || !strings.Contains(body, "method") {
+		t.Errorf("GET /api/send: %d %s", status, body)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	c := wstest.Login(t, n.addr(), token(t, "u1", nil, nil))
+	stopped := make(chan struct{})
+	go func() { n.stop(); close(stopped) }()
+	c.ExpectClose(t, proto.CloseGoingAway)
+	<-stopped
+	if _, _, err := wstest.Dial(t.Context(), n.addr(), nil); err == nil {
+		t.Error("a stopped node lets clients in")
+	}
+}
+
+func TestEmbeddedNode(t *testing.T) {
+	cfg := settings(emitter.Settings{Mode: emitter.Embedded, Addrs: []string{"127.0.0.1:0"}})
+	n := run(t, cfg)
+	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"orders"}, nil), "orders")
+	if _, err := n.SendToRoom(t.Context(), "orders", "e", 1); err != nil {
+		t.Fatal(err)
+	}
+	c.Expect(t, "e")
+}
+
+func TestNewRefuses(t *testing.T) {
+	if _, err := signal.New(signal.Config{}, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "APP_ENV_SIGNAL_ADDR must be") {
+		t.Errorf("an empty configuration: %v", err)
+	}
+	n := run(t, settings(redistest.Start(t).Settings()))
+	cfg := settings(emitter.Settings{})
+	cfg.Addr = n.addr()
+	if _, err := signal.New(cfg, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("an address in use: %v", err)
+	}
+}

@@ -1,0 +1,22 @@
+package session
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics count what is refused to clients.
+type Metrics struct {
+	refused, denied, errors prometheus.Counter
+}
+
+// NewMetrics counts in reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	return &Metrics{
+		refused: counter("signal_authentications_refused_total", "Connections whose token was refused."),
+		denied:  counter("signal_rights_denied_total", "Rooms that a client was not allowed to join or to publish to, or too many of them."),
+		errors:  counter("signal_client_errors_total", "Error frames sent to clients."),
+	}
+}

@@ -1,0 +1,400 @@
+// Package session holds one client's conversation: it authenticates, then it joins,
+// leaves and publishes, within limits, and every frame gets its answer.
+//
+//	connecting ──authenticate──▶ authenticated ──┐
+//	    │ 5 s, or a bad token                    │ either side ends it
+//	    └──────────────▶ ended ◀─────────────────┘
+//
+// It knows neither sockets nor HTTP nor Redis. It never waits: rooms take effect and
+// events are published while the next frame is read, so a slow Redis stops no reader.
+// Before it is authenticated a client gets nothing but errors.
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/hub"
+)
+
+// A Conn carries the frames of one client. No call waits.
+type Conn interface {
+	hub.Conn
+	// End closes the connection with a code, once; later calls change nothing.
+	End(proto.CloseCode)
+}
+
+// A Publisher is the emitter.
+type Publisher interface {
+	SendToRoom(ctx context.Context, room proto.Room, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error)
+}
+
+// A Verifier says who the bearer of a token is. It does not wait.
+type Verifier interface {
+	Verify(token string) (auth.Identity, error)
+}
+
+// Limits bound what one client may ask for. 0 is no limit.
+type Limits struct {
+	RoomsPerFrame int // names in one join or leave
+	Rooms         int // of one connection, its default rooms not counted
+}
+
+// DefaultLimits are RELIABILITY's: 200 rooms, on a connection and in a frame.
+var DefaultLimits = Limits{RoomsPerFrame: 200, Rooms: 200}
+
+// outstanding is how many events of one client may be on their way to Redis.
+const outstanding = 32
+
+// Options are the same for all sessions of a node.
+type Options struct {
+	Node         proto.NodeID
+	Hub          *hub.Hub
+	Verifier     Verifier
+	Publisher    Publisher
+	DefaultRooms []proto.Room
+	Limits       Limits
+	AuthTimeout  time.Duration // from the connect to a good authenticate
+	Heartbeat    time.Duration // told to the client: after so much silence it is pinged
+	Log          *zap.Logger
+	Metrics      *Metrics
+}
+
+// A Session is one conversation. Receive, and Close after it, are called by one
+// goroutine; Tick may come from another.
+type Session struct {
+	o     *Options
+	id    proto.ClientID
+	conn  Conn
+	since time.Time
+	log   *zap.Logger
+
+	authenticated atomic.Bool
+
+	// Of Receive's goroutine alone.
+	identity auth.Identity
+	client   *hub.Client // nil until authenticated
+	refused  bool        // nothing more is heard
+
+	ctx  context.Context // of publishing; ends with the session
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	queue   []publish      // guarded by mu: to be published, in order
+	busy    bool           // guarded by mu: a goroutine publishes
+	closed  bool           // guarded by mu
+	running sync.WaitGroup // that goroutine
+}
+
+type publish struct {
+	proto.Publish
+	user proto.UserID
+	ref  string
+}
+
+// New begins a conversation over conn. Close ends it.
+func New(o *Options, conn Conn) *Session {
+	s := &Session{o: o, id: proto.NewClientID(o.Node), conn: conn, since: time.Now()}
+	s.log = o.Log.WithLazy(zap.String("client_id", string(s.id)))
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// ID is the client's id, also before it is authenticated.
+func (s *Session) ID() proto.ClientID { return s.id }
+
+// Tick ends a client that has not told who it is in time. The transport calls it
+// several times a second.
+func (s *Session) Tick(now time.Time) {
+	if !s.authenticated.Load() && now.Sub(s.since) >= s.o.AuthTimeout {
+		s.conn.End(proto.CloseAuthTimeout)
+	}
+}
+
+// Receive takes a frame from the client. What is wrong with it is answered; nothing
+// but a refused token ends the connection.
+func (s *Session) Receive(b []byte) {
+	if s.refused {
+		return
+	}
+	f, err := proto.DecodeFrame(b)
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	switch f.Event {
+	case proto.EventHeartbeat: // any byte counts as life, and the transport counts bytes
+		return
+	case proto.EventAuthenticate:
+		s.authenticate(f)
+		return
+	}
+	if s.client == nil {
+		s.fail(proto.CodeUnauthenticated, "authenticate first", f.ID)
+		return
+	}
+	switch f.Event {
+	case proto.EventJoin:
+		s.join(f)
+	case proto.EventLeave:
+		s.leave(f)
+	case proto.EventPublish:
+		s.publish(f)
+	default:
+		s.fail(proto.CodeUnknownEvent, "nothing on this node takes the event", f.ID)
+	}
+}
+
+// Close ends the conversation: the client is forgotten, and what it has not yet
+// published is dropped. It waits for an event that is on its way.
+func (s *Session) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.queue = nil
+	s.mu.Unlock()
+	s.stop()
+	if s.client != nil {
+		s.client.Close()
+	}
+	s.running.Wait()
+}
+
+func (s *Session) authenticate(f proto.Frame) {
+	a, err := f.Authenticate()
+	if err != nil && s.client != nil {
+		s.refuse(err)
+		return
+	}
+	identity, verr := s.o.Verifier.Verify(a.Token)
+	if s.client != nil {
+		s.refresh(f, identity, verr)
+		return
+	}
+	if err = errors.Join(err, verr); err != nil {
+		s.o.Metrics.refused.Inc()
+		s.log.Info("authentication refused", zap.Error(err))
+		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
+		s.conn.End(proto.CloseAuthFailed)
+		s.refused = true
+		return
+	}
+	s.identity = identity
+	s.authenticated.Store(true)
+	s.log = s.log.WithLazy(zap.String("user_id", string(identity.User)))
+	s.answer(proto.EventConnected, proto.Connected{
+		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
+		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: expires(identity),
+	}, f.ID)
+	s.client = s.o.Hub.Add(s.id, s.conn)
+	rooms := append([]proto.Room{proto.Broadcasts}, s.o.DefaultRooms...)
+	if identity.User != "" {
+		rooms = append(rooms, proto.UserRoom(identity.User))
+	}
+	s.client.Join("", rooms, nil)
+}
+
+// refresh takes a newer token of the same user: rooms that it does not allow any
+// more are left.
+func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
+	switch {
+	case err == nil && identity.Same(s.identity):
+		s.fail(proto.CodeAlreadyAuthenticated, "with this very token", f.ID)
+		return
+	case err == nil && identity.User != s.identity.User:
+		err = errors.New("the token is of another user")
+	}
+	if err != nil {
+		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
+		return
+	}
+	s.identity = identity
+	var lost []proto.Room
+	for _, r := range s.client.Rooms() {
+		if s.asked(r) && !identity.Rooms.Allow(r) {
+			lost = append(lost, r)
+		}
+	}
+	if len(lost) > 0 {
+		s.client.Leave("", lost)
+	}
+	s.answer(proto.EventRefreshed, proto.Refreshed{Expires: expires(identity)}, f.ID)
+}
+
+func expires(i auth.Identity) int64 {
+	if i.Expires.IsZero() {
+		return 0
+	}
+	return i.Expires.Unix()
+}
+
+func (s *Session) isDefault(r proto.Room) bool { return slices.Contains(s.o.DefaultRooms, r) }
+
+// asked says whether a client can only be in the room because it asked for it.
+func (s *Session) asked(r proto.Room) bool { return r.Check() == nil && !s.isDefault(r) }
+
+func (s *Session) join(f proto.Frame) {
+	asked, ok := s.rooms(f)
+	if !ok {
+		return
+	}
+	var (
+		rooms  []proto.Room
+		denied []proto.DeniedRoom
+		have   = map[proto.Room]bool{}
+		count  int // of rooms that the client asked for
+	)
+	for _, r := range s.client.Rooms() {
+		have[r] = true
+		if s.asked(r) {
+			count++
+		}
+	}
+	for _, a := range asked {
+		code := s.judge(a.Room)
+		if code == "" && !have[a.Room] {
+			if count++; s.o.Limits.Rooms > 0 && count > s.o.Limits.Rooms {
+				code = proto.CodeRoomLimit
+			}
+		}
+		if code != "" {
+			denied = append(denied, proto.DeniedRoom{Room: a.Room, Code: code})
+			continue
+		}
+		rooms = append(rooms, a.Room)
+	}
+	s.o.Metrics.denied.Add(float64(len(denied)))
+	s.client.Join(f.ID, rooms, denied)
+}
+
+// judge says why the client may not be in the room, or nothing.
+func (s *Session) judge(r proto.Room) proto.ErrorCode {
+	if err, ok := errors.AsType[*proto.NameError](r.Check()); ok {
+		return err.Code
+	}
+	if !s.isDefault(r) && !s.identity.Rooms.Allow(r) {
+		return proto.CodeForbidden
+	}
+	return ""
+}
+
+func (s *Session) leave(f proto.Frame) {
+	asked, ok := s.rooms(f)
+	if !ok {
+		return
+	}
+	rooms := make([]proto.Room, 0, len(asked))
+	for _, a := range asked {
+		if a.Room.Check() == nil { // the system's own are not left
+			rooms = append(rooms, a.Room)
+		}
+	}
+	s.client.Leave(f.ID, rooms)
+}
+
+func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
+	asked, err := f.Rooms()
+	if err != nil {
+		s.refuse(err)
+		return nil, false
+	}
+	if most := s.o.Limits.RoomsPerFrame; most > 0 && len(asked) > most {
+		s.fail(proto.CodeTooManyRooms, "", f.ID)
+		return nil, false
+	}
+	return asked, true
+}
+
+func (s *Session) publish(f proto.Frame) {
+	p, err := f.Publish()
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	if !s.identity.Publish.Allow(p.Room) {
+		s.o.Metrics.denied.Inc()
+		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+	case len(s.queue) >= outstanding:
+		s.fail(proto.CodeBusy, "32 events are on their way", f.ID)
+	default:
+		s.queue = append(s.queue, publish{p, s.identity.User, f.ID})
+		if !s.busy {
+			s.busy = true
+			s.running.Go(s.publishAll)
+		}
+	}
+}
+
+// publishAll publishes what is queued, one after the other so that the client's
+// order is kept, and ends.
+func (s *Session) publishAll() {
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 {
+			s.busy = false
+			s.mu.Unlock()
+			return
+		}
+		p := s.queue[0]
+		s.mu.Unlock()
+		s.publishOne(p)
+		s.mu.Lock()
+		if len(s.queue) > 0 { // else closed meanwhile
+			s.queue = s.queue[1:]
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (s *Session) publishOne(p publish) {
+	data := any(p.Data)
+	if p.Data == nil {
+		data = nil
+	}
+	r, err := s.o.Publisher.SendToRoom(s.ctx, p.Room, p.Event, data, emitter.FromClient(p.user, p.EventID))
+	switch {
+	case err == nil:
+		s.answer(proto.EventAck, proto.Ack{EventID: r.EventID, Receivers: r.Receivers}, p.ref)
+	case errors.Is(err, emitter.ErrTooLarge):
+		s.fail(proto.CodeTooLarge, err.Error(), p.ref)
+	case errors.Is(err, emitter.ErrInvalid):
+		s.fail(proto.CodeBadRequest, err.Error(), p.ref)
+	default: // Redis, whose words are for the operator
+		if s.ctx.Err() == nil {
+			s.log.Warn("publish failed", zap.String("room", string(p.Room)), zap.Error(err))
+		}
+		s.fail(proto.CodeUnavailable, "the event may not have been sent", p.ref)
+	}
+}
+
+// refuse answers a frame that cannot be read.
+func (s *Session) refuse(err error) {
+	if e, ok := errors.AsType[*proto.FrameError](err); ok {
+		s.fail(e.Code, e.Detail, e.ID)
+		return
+	}
+	s.fail(proto.CodeBadRequest, err.Error(), "")
+}
+
+func (s *Session) fail(code proto.ErrorCode, detail, ref string) {
+	s.o.Metrics.errors.Inc()
+	s.answer(proto.EventError, proto.NewError(code, detail, ref), ref)
+}
+
+func (s *Session) answer(event proto.EventName, data any, id string) {
+	s.conn.Send(proto.AppendFrame(nil, event, data, id))
+}

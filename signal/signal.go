@@ -1,0 +1,298 @@
+// Package signal is one node of the real-time edge: clients hold WebSockets to it,
+// and what services publish on the shared Redis it writes to those who shall hear it.
+//
+// New builds the parts, Run starts and stops them in order. A program that embeds a
+// node sends through it as well: an event for a client of this very node is written
+// without Redis.
+package signal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/api"
+	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/bus"
+	"github.com/signal-team/signal/signal/config"
+	"github.com/signal-team/signal/signal/hub"
+	"github.com/signal-team/signal/signal/session"
+	"github.com/signal-team/signal/signal/transport"
+)
+
+// Config says how a node works; LoadConfig makes one of the environment.
+type Config = config.Config
+
+// LoadConfig reads APP_ENV_SIGNAL_* and APP_ENV_WEBSOCKET_REDIS_*. Its error names
+// every variable that is wrong, one a line.
+func LoadConfig() (Config, error) { return config.Load() }
+
+// drainTimeout bounds the end of a node.
+const drainTimeout = 10 * time.Second
+
+// A Node is made by New and works while Run does.
+type Node struct {
+	id       proto.NodeID
+	log      *zap.Logger
+	emitter  *emitter.Emitter
+	hub      *hub.Hub
+	bus      *bus.Bus
+	sockets  *transport.WebSocket
+	public   *http.Server
+	admin    *http.Server
+	draining atomic.Bool
+
+	publicAt, adminAt, embeddedAt net.Listener // the last one is nil unless Redis is embedded
+}
+
+// New builds a node and opens its addresses. It serves nobody before Run, which also
+// closes them.
+func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	n := &Node{id: proto.NewNodeID()}
+	n.log = log.With(zap.String("node", string(n.id)))
+	if err := n.listen(&cfg); err != nil {
+		return nil, err
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	n.emitter = emitter.New(cfg.Redis)
+	n.countPublished(reg)
+	n.bus = bus.New(n.id, cfg.Redis, cfg.Ignis == "listen", n.emitter, n.log, reg)
+	n.hub = hub.New(n.bus, reg)
+	n.sockets = transport.New(transport.Options{
+		Session: &session.Options{
+			Node: n.id, Hub: n.hub, Verifier: verifier(cfg), Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout, Heartbeat: transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
+		},
+		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Log: n.log, Registerer: reg,
+	})
+	o := api.Options{WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg}
+	n.public, n.admin = server(api.Public(o)), server(api.Admin(o))
+	return n, nil
+}
+
+func (n *Node) listen(cfg *Config) (err error) {
+	var opened []net.Listener
+	open := func(addr string) (l net.Listener) {
+		if err != nil {
+			return nil
+		}
+		if l, err = net.Listen("tcp", addr); err == nil {
+			opened = append(opened, l)
+		}
+		return l
+	}
+	n.publicAt, n.adminAt = open(cfg.Addr), open(cfg.AdminAddr)
+	if cfg.Redis.Mode == emitter.Embedded {
+		if n.embeddedAt = open(cfg.Redis.Addr()); err == nil {
+			cfg.Redis.Addrs = []string{n.embeddedAt.Addr().String()}
+		}
+	}
+	if err != nil {
+		for _, l := range opened {
+			_ = l.Close()
+		}
+		return fmt.Errorf("signal: %w", err)
+	}
+	return nil
+}
+
+func server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: zap.NewStdLog(zap.NewNop()), // it tells of clients' mistakes only
+	}
+}
+
+func verifier(cfg Config) session.Verifier {
+	if cfg.Auth == "none" {
+		return auth.None{}
+	}
+	return auth.New(AuthOptions(cfg))
+}
+
+// AuthOptions say which tokens a node with this Config accepts, and issue such.
+func AuthOptions(cfg Config) auth.Options {
+	return auth.Options{
+		Secret: []byte(cfg.JWTSecret), Audience: cfg.JWTAudience, MaxLifetime: cfg.JWTMaxLifetime,
+		Rooms: cfg.JWTRooms, Publish: cfg.JWTPublish,
+	}
+}
+
+func rooms(names []string) (rooms []proto.Room) {
+	for _, n := range names {
+		rooms = append(rooms, proto.Room(n))
+	}
+	return rooms
+}
+
+func limits(cfg Config) session.Limits {
+	if cfg.Limits == "off" {
+		return session.Limits{}
+	}
+	return session.DefaultLimits
+}
+
+// ID names this process. Client ids begin with it.
+func (n *Node) ID() proto.NodeID { return n.id }
+
+// Addr is where clients connect.
+func (n *Node) Addr() net.Addr { return n.publicAt.Addr() }
+
+// AdminAddr is where operators ask.
+func (n *Node) AdminAddr() net.Addr { return n.adminAt.Addr() }
+
+// Ready says why new clients should go to another node, or nil.
+func (n *Node) Ready() error {
+	if n.draining.Load() {
+		return errors.New("this node is shutting down")
+	}
+	return n.bus.Ready()
+}
+
+// Run serves until ctx ends, then tells every client and ends within ten seconds. It
+// returns an error if a part failed: this node may not work on this Redis, say.
+func (n *Node) Run(ctx context.Context) error {
+	n.log.Info("node started", zap.Stringer("addr", n.Addr()), zap.Stringer("admin_addr", n.AdminAddr()))
+	g, failed := errgroup.WithContext(ctx)
+	// The parts below outlive ctx: clients are told first.
+	below, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	if n.embeddedAt != nil {
+		n.log.Warn("Redis is embedded: for development, nothing is kept over a restart", zap.Stringer("redis_addr", n.embeddedAt.Addr()))
+		g.Go(func() error { return bus.RunEmbedded(below, n.embeddedAt) })
+	}
+	g.Go(func() error { return n.hub.Run(below) })
+	g.Go(func() error { return n.bus.Run(below, n.hub) })
+	g.Go(func() error { return n.sockets.Run(below) })
+	g.Go(func() error { return ignoreClosed(n.public.Serve(n.publicAt)) })
+	g.Go(func() error { return ignoreClosed(n.admin.Serve(n.adminAt)) })
+	g.Go(func() error {
+		<-failed.Done() // ctx ended, or another part returned an error
+		n.draining.Store(true)
+		n.log.Info("node stopping")
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		err := n.sockets.Shutdown(grace)                 // 1. tell the clients
+		err = errors.Join(err, n.public.Shutdown(grace)) // 2. finish plain requests
+		err = errors.Join(err, n.admin.Shutdown(grace))
+		stop() // 3. nobody is left to deliver to
+		return err
+	})
+	err := errors.Join(g.Wait(), n.emitter.Close())
+	n.log.Info("node stopped")
+	return err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Send tells the target that something happened: see emitter.Emitter. A client of
+// this node is written to at once, and Redis not asked; a client of another node is
+// reached through that node's inbox; everything else goes through Redis, so that each
+// node delivers to its own clients in one order.
+func (n *Node) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	if id, ok := to.Client(); ok && n.holds(id) {
+		return n.sendHere(id, to, event, data, opts)
+	}
+	return n.emitter.Send(ctx, to, event, data, opts...)
+}
+
+// SendToClient tells one connection, on whichever node it is. A client of this node
+// that is gone, or whose node is, is emitter.ErrNoReceiver.
+func (n *Node) SendToClient(ctx context.Context, id proto.ClientID, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	return n.Send(ctx, proto.ToClient(id), event, data, opts...)
+}
+
+// SendToUser tells every connection of a user, on all nodes.
+func (n *Node) SendToUser(ctx context.Context, user proto.UserID, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	return n.Send(ctx, proto.ToUser(user), event, data, opts...)
+}
+
+// SendToRoom tells every client in a room, on all nodes.
+func (n *Node) SendToRoom(ctx context.Context, room proto.Room, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	return n.Send(ctx, proto.ToRoom(room), event, data, opts...)
+}
+
+// Broadcast tells every client of every node.
+func (n *Node) Broadcast(ctx context.Context, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	return n.Send(ctx, proto.ToEveryone(), event, data, opts...)
+}
+
+// holds says whether the client is, or was, one of this node.
+func (n *Node) holds(id proto.ClientID) bool {
+	node, ok := id.Node()
+	return ok && node == n.id
+}
+
+func (n *Node) sendHere(id proto.ClientID, to proto.Target, event proto.EventName, data any, opts []emitter.Option) (emitter.Receipt, error) {
+	m, err := emitter.Message(to, event, data, opts...)
+	if err != nil {
+		return emitter.Receipt{}, err
+	}
+	if slices.Contains(m.Except, id) || !n.hub.SendToClient(id, m.Event) {
+		return emitter.Receipt{EventID: m.EventID}, fmt.Errorf("signal: client %q of this node: %w", id, emitter.ErrNoReceiver)
+	}
+	return emitter.Receipt{EventID: m.EventID, Receivers: 1}, nil
+}
+
+// asking sends like its node, but also asks another node whether the client is there.
+type asking struct{ *Node }
+
+func (a asking) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
+	if id, ok := to.Client(); ok && !a.holds(id) {
+		return a.bus.Ask(ctx, id, event, data, opts...)
+	}
+	return a.Node.Send(ctx, to, event, data, opts...)
+}
+
+// countPublished makes metrics of the emitter's counts, which is not to know of
+// metrics itself.
+func (n *Node) countPublished(reg prometheus.Registerer) {
+	count := func(result string, value func(emitter.Stats) uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "signal_events_published_total", ConstLabels: prometheus.Labels{"result": result},
+			Help: "Events that this node published: heard by some node, unheard, or failed because Redis did not take them.",
+		}, func() float64 { return float64(value(n.emitter.Stats())) }))
+	}
+	count("heard", func(s emitter.Stats) uint64 { return s.Sent - s.Unheard })
+	count("unheard", func(s emitter.Stats) uint64 { return s.Unheard })
+	count("failed", func(s emitter.Stats) uint64 { return s.Failed })
+}
+
+// Version is set when a release is built.
+var Version = "dev"
+
+func buildInfo() prometheus.Collector {
+	version := Version
+	if info, ok := debug.ReadBuildInfo(); ok && version == "dev" && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "signal_build_info", Help: "1, labelled with what this binary is.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	})
+	g.Set(1)
+	return g
+}

@@ -1,0 +1,174 @@
+// Package wstest is a till for tests: a WebSocket client that speaks frames.
+package wstest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// Patience bounds every wait for a frame.
+const Patience = 20 * time.Second
+
+// A Frame is what a client was sent, decoded.
+type Frame struct {
+	Event   string          `json:"event"`
+	Data    json.RawMessage `json:"data"`
+	Room    proto.Room      `json:"room"`
+	EventID proto.EventID   `json:"eventId"`
+	ID      string          `json:"id"`
+	Time    int64           `json:"time"`
+}
+
+// Error is the data of an error frame.
+func (f Frame) Error() (e proto.Error) {
+	_ = json.Unmarshal(f.Data, &e)
+	return e
+}
+
+// A Client is one connection.
+type Client struct {
+	ID proto.ClientID // once logged in
+	ws *websocket.Conn
+}
+
+// Dial connects to the node on addr, with the headers given.
+func Dial(ctx context.Context, addr string, header http.Header) (*Client, *http.Response, error) {
+	ws, r, err := websocket.Dial(ctx, "ws://"+addr+"/ws", &websocket.DialOptions{HTTPHeader: header})
+	if err != nil {
+		return nil, r, err
+	}
+	ws.SetReadLimit(-1)
+	return &Client{ws: ws}, r, nil
+}
+
+// Connect is Dial for a test, which closes the connection at its end.
+func Connect(tb testing.TB, addr string) *Client {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	c, _, err := Dial(ctx, addr, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.Cut)
+	return c
+}
+
+// Login connects, authenticates, joins the rooms, and returns when they are joined
+// and the system's rooms too.
+func Login(tb testing.TB, addr, token string, rooms ...proto.Room) *Client {
+	tb.Helper()
+	c := Connect(tb, addr)
+	if err := c.Login(token, rooms...); err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// Login authenticates and joins rooms, and returns when all are joined.
+func (c *Client) Login(token string, rooms ...proto.Room) error {
+	c.Send("authenticate", map[string]string{"type": "Bearer", "token": token}, "")
+	f, err := c.Next()
+	if err != nil {
+		return err
+	}
+	var hello proto.Connected
+	if err := json.Unmarshal(f.Data, &hello); err != nil || f.Event != "connected" {
+		return fmt.Errorf("login is answered by %s %s", f.Event, f.Data)
+	}
+	c.ID = hello.ID
+	waits := map[string]bool{"": true}
+	if len(rooms) > 0 {
+		waits["login"] = true
+		c.Send("join", map[string]any{"rooms": rooms}, "login")
+	}
+	for len(waits) > 0 {
+		f, err := c.Next()
+		if err != nil {
+			return err
+		}
+		var j proto.Joined
+		if err := json.Unmarshal(f.Data, &j); err != nil || f.Event != "joined" || len(j.Denied) > 0 {
+			return fmt.Errorf("join is answered by %s %s", f.Event, f.Data)
+		}
+		if j.Done {
+			delete(waits, f.ID)
+		}
+	}
+	return nil
+}
+
+// Send writes the frame {"event","data","id"}.
+func (c *Client) Send(event string, data any, id string) {
+	c.Raw(string(proto.AppendFrame(nil, proto.EventName(event), data, id)))
+}
+
+// Raw writes any text as a frame. That it cannot be written shows at the next read.
+func (c *Client) Raw(text string) {
+	_ = c.ws.Write(context.Background(), websocket.MessageText, []byte(text))
+}
+
+// Next reads a frame. When the connection has ended, Closed tells the code of its
+// error.
+func (c *Client) Next() (f Frame, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	_, b, err := c.ws.Read(ctx)
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, fmt.Errorf("frame %q: %w", b, err)
+	}
+	return f, nil
+}
+
+// Expect reads frames until one has the event, and returns it; others in between are
+// a failure.
+func (c *Client) Expect(tb testing.TB, event string) Frame {
+	tb.Helper()
+	f, err := c.Next()
+	if err != nil || f.Event != event {
+		tb.Fatalf("got %s %s %v, want %s", f.Event, f.Data, err, event)
+	}
+	return f
+}
+
+// ExpectClose reads until the connection ends, and wants the code and its reason.
+func (c *Client) ExpectClose(tb testing.TB, code proto.CloseCode) {
+	tb.Helper()
+	for {
+		f, err := c.Next()
+		if err == nil {
+			tb.Fatalf("got %s %s, want the close code %d", f.Event, f.Data, code)
+		}
+		if got, reason := Closed(err); got != code || reason != code.Reason() {
+			tb.Fatalf("closed with %d %q (%v), want %d %q", got, reason, err, code, code.Reason())
+		}
+		return
+	}
+}
+
+// Closed is the code and reason of the Close frame that ended a connection; 0 if there
+// was none.
+func Closed(err error) (proto.CloseCode, string) {
+	if c, ok := errors.AsType[websocket.CloseError](err); ok {
+		return proto.CloseCode(c.Code), c.Reason
+	}
+	return 0, ""
+}
+
+// Close says goodbye.
+func (c *Client) Close() { _ = c.ws.Close(websocket.StatusNormalClosure, "") }
+
+// Cut drops the connection without a word.
+func (c *Client) Cut() { _ = c.ws.CloseNow() }
