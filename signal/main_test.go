@@ -1,9 +1,230 @@
 package signal_test
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
+	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
 )
 
-func TestMain(m *testing.M) { redistest.Main(m) }
+// TestMain runs the tests, or plays a part of one: the emitter in a process of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("SIGNAL_TEST_ROLE") == "emitter" {
+		if err := playEmitter(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	var err error
+	if built, err = os.MkdirTemp("", "signal-test"); err != nil {
+		panic(err)
+	}
+	code := redistest.Run(m)
+	_ = os.RemoveAll(built)
+	os.Exit(code)
+}
+
+var built string // where binary builds
+
+// An order tells a playing emitter what to send, Count times; the data is
+// {"from": …, "n": 0, 1, 2, …}.
+type order struct {
+	Kind   proto.TargetKind
+	Name   string
+	Event  proto.EventName
+	Count  int
+	Except []proto.ClientID
+}
+
+func (o order) target() proto.Target {
+	switch o.Kind {
+	case proto.KindClient:
+		return proto.ToClient(proto.ClientID(o.Name))
+	case proto.KindUser:
+		return proto.ToUser(proto.UserID(o.Name))
+	case proto.KindRoom:
+		return proto.ToRoom(proto.Room(o.Name))
+	}
+	return proto.ToEveryone()
+}
+
+// A result is what became of an order: receivers of the last event, or its error.
+type result struct {
+	Receivers int
+	Error     string
+}
+
+// A serial is the data of an event in a count.
+type serial struct {
+	From string `json:"from"`
+	N    int    `json:"n"`
+}
+
+func playEmitter() error {
+	ctx := context.Background()
+	e, err := emitter.FromEnv(ctx)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	out := json.NewEncoder(os.Stdout)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var o order
+		if err := json.Unmarshal(in.Bytes(), &o); err != nil {
+			return err
+		}
+		var r result
+		for n := range o.Count {
+			receipt, err := e.Send(ctx, o.target(), o.Event, serial{fmt.Sprint(os.Getpid()), n}, emitter.Except(o.Except...))
+			r.Receivers = receipt.Receivers
+			if err != nil {
+				r.Error = err.Error()
+			}
+		}
+		if err := out.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emitterProcess starts an emitter in a process of its own, and returns how to give it
+// orders.
+func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "SIGNAL_TEST_ROLE=emitter", emitter.EnvPrefix+"ADDRS="+srv.Addr)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("emitter: %v", err)
+		}
+	})
+	results := json.NewDecoder(out)
+	return func(o order) (r result) {
+		o.Count = max(o.Count, 1)
+		if err := json.NewEncoder(in).Encode(o); err != nil {
+			t.Error(err)
+			return r
+		}
+		if err := results.Decode(&r); err != nil {
+			t.Error(err)
+		}
+		return r
+	}
+}
+
+// binary builds the product once for all tests, with the race detector.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(built, "signal")
+	out, err := exec.Command("go", "build", "-race", "-o", path, "./cmd/signal").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func command(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "APP_ENV_") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(cmd.Env, env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// A process is a node in a process of its own.
+type process struct {
+	addr, admin string
+	id          proto.NodeID
+	cmd         *exec.Cmd
+	ended       chan error
+}
+
+// startProcess runs signal serve, with more variables if given, and returns when it is
+// ready.
+func startProcess(t *testing.T, srv *redistest.Server, env ...string) *process {
+	t.Helper()
+	p := &process{ended: make(chan error, 1)}
+	p.cmd = command(t, append([]string{
+		"APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret,
+		"APP_ENV_SIGNAL_API_KEY=" + secret, emitter.EnvPrefix + "ADDRS=" + srv.Addr,
+	}, env...), "serve")
+	logs, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	go func() {
+		for in := bufio.NewScanner(logs); in.Scan(); {
+			var line struct {
+				Msg, Addr, Node string
+				AdminAddr       string `json:"admin_addr"`
+			}
+			if json.Unmarshal(in.Bytes(), &line) != nil || strings.Contains(in.Text(), "DATA RACE") {
+				t.Errorf("node said: %s", in.Text())
+			}
+			if line.Msg == "node started" {
+				p.addr, p.admin, p.id = line.Addr, line.AdminAddr, proto.NodeID(line.Node)
+				close(started)
+			}
+		}
+		p.ended <- p.cmd.Wait()
+	}()
+	t.Cleanup(func() { p.end(t, syscall.SIGTERM) })
+	select {
+	case <-started:
+	case err := <-p.ended:
+		t.Fatalf("the node ended: %v", err)
+	}
+	redistest.Wait(t, func() bool { status, _ := get(t, p.admin, "/readyz"); return status == 200 }, "the node to be ready")
+	return p
+}
+
+// end sends a signal and waits for the process, once.
+func (p *process) end(t *testing.T, with syscall.Signal) {
+	t.Helper()
+	if p.cmd.ProcessState != nil || p.ended == nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(with)
+	if err := <-p.ended; err != nil && with == syscall.SIGTERM {
+		t.Errorf("the node ended with %v", err)
+	}
+	p.ended = nil
+}

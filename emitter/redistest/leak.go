@@ -20,15 +20,16 @@ var ours = []string{"github.com/signal-team/signal/", "nhooyr.io/websocket"}
 // is the body of TestMain. With prepare, the examples of the package get a Redis as
 // well: it starts before them.
 func Main(m *testing.M, prepare ...func(*Server)) {
-	redis.SetLogger(quiet{}) // a test that kills its Redis need not hear of every failed dial
-	os.Exit(run(m, prepare))
+	os.Exit(Run(m, prepare...))
 }
 
 type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}
 
-func run(m *testing.M, prepare []func(*Server)) int {
+// Run is Main for those who have something to clear up: it returns the exit code.
+func Run(m *testing.M, prepare ...func(*Server)) int {
+	redis.SetLogger(quiet{}) // a test that kills its Redis need not hear of every failed dial
 	if len(prepare) > 0 {
 		if !installed() {
 			fmt.Fprintln(os.Stderr, missing)

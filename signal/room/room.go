@@ -13,9 +13,10 @@ import (
 )
 
 // The most that a ring holds. A reader that is further behind has missed what fell
-// off, and is told how much.
+// off, and is told how much. Bytes are what costs memory; entries are many enough for
+// a stalled processor to cost no event (docs/adr/0004-ring-bounded-by-bytes.md).
 const (
-	MaxEntries = 256
+	MaxEntries = 8192
 	MaxBytes   = 1 << 20
 )
 
@@ -31,7 +32,8 @@ type Entry struct {
 // A Room is ready to use when zero.
 type Room struct {
 	ring  []Entry
-	first Cursor // of ring[0]
+	gone  int    // of ring: forgotten, and moved out when they are the larger part
+	first Cursor // of ring[gone]
 	bytes int    // of all frames in ring
 }
 
@@ -43,14 +45,16 @@ func (r *Room) Receive(m proto.Message) {
 	e := Entry{proto.AppendEvent(make([]byte, 0, size), m.Event), m.Except}
 	r.ring = append(r.ring, e)
 	r.bytes += len(e.Frame)
-	for len(r.ring) > MaxEntries || r.bytes > MaxBytes && len(r.ring) > 1 {
+	for r.size() > MaxEntries || r.bytes > MaxBytes && r.size() > 1 {
 		r.Forget(r.first + 1)
 	}
 }
 
+func (r *Room) size() int { return len(r.ring) - r.gone }
+
 // Head is the place after the last entry. A join takes effect there: its reader
 // gets what comes later and nothing from before.
-func (r *Room) Head() Cursor { return r.first + Cursor(len(r.ring)) }
+func (r *Room) Head() Cursor { return r.first + Cursor(r.size()) }
 
 // From appends to dst what stands behind c, and says how much of it is gone.
 func (r *Room) From(dst []Entry, c Cursor) (_ []Entry, missed int) {
@@ -58,18 +62,18 @@ func (r *Room) From(dst []Entry, c Cursor) (_ []Entry, missed int) {
 		missed = int(r.first - c)
 		c = r.first
 	}
-	return append(dst, r.ring[c-r.first:]...), missed
+	return append(dst, r.ring[r.gone+int(c-r.first):]...), missed
 }
 
 // Forget drops what stands before c: every reader has taken it.
 func (r *Room) Forget(c Cursor) {
-	if c <= r.first {
-		return
+	for ; r.first < c && r.size() > 0; r.first++ {
+		r.bytes -= len(r.ring[r.gone].Frame)
+		r.ring[r.gone] = Entry{}
+		r.gone++
 	}
-	n := int(min(c, r.Head()) - r.first)
-	for _, e := range r.ring[:n] {
-		r.bytes -= len(e.Frame)
+	if r.gone > len(r.ring)/2 {
+		r.ring = slices.Delete(r.ring, 0, r.gone)
+		r.gone = 0
 	}
-	r.ring = slices.Delete(r.ring, 0, n)
-	r.first += Cursor(n)
 }

@@ -75,28 +75,31 @@ func (d *demo) run(ctx context.Context, print func([]byte) (int, error)) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	redis := emitter.Settings{Addrs: []string{d.redis}}
+	var pageAt net.Listener // opened first: the nodes are told whose pages may connect
 	if d.role != "ws" {
 		l, err := net.Listen("tcp", d.page)
 		if err != nil {
 			return err
 		}
 		d.page = l.Addr().String()
-		d.emitter = emitter.New(redis)
+		pageAt = l
+	}
+	if d.role != "api" {
+		if err := d.serve(ctx, g, log); err != nil {
+			return err
+		}
+	}
+	if d.role != "ws" {
+		d.emitter = emitter.New(emitter.Settings{Addrs: []string{d.redis}})
 		defer d.emitter.Close()
 		srv := &http.Server{Handler: d.handler(), ReadHeaderTimeout: 5 * time.Second}
 		g.Go(func() error {
-			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(pageAt); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
 		})
 		g.Go(func() error { <-ctx.Done(); return srv.Close() })
-	}
-	if d.role != "api" {
-		if err := d.serve(ctx, g, redis, log); err != nil {
-			return err
-		}
 	}
 	if _, err := print([]byte(d.welcome())); err != nil {
 		return err
@@ -105,7 +108,7 @@ func (d *demo) run(ctx context.Context, print func([]byte) (int, error)) error {
 }
 
 // serve starts Redis and the nodes. The second one reaches Redis through the gate.
-func (d *demo) serve(ctx context.Context, g *errgroup.Group, redis emitter.Settings, log *zap.Logger) error {
+func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) error {
 	l, err := net.Listen("tcp", d.redis)
 	if err != nil {
 		return err
@@ -114,6 +117,8 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, redis emitter.Setti
 	if err != nil {
 		return err
 	}
+	d.redis = l.Addr().String()
+	redis := emitter.Settings{Addrs: []string{d.redis}}
 	d.gate = newGate(door, d.redis)
 	g.Go(func() error { return bus.RunEmbedded(ctx, l) })
 	g.Go(func() error { return d.gate.Run(ctx) })

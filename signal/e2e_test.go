@@ -1,0 +1,348 @@
+package signal_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+// until reads a client's frames up to the first with the event, in order.
+func until(t *testing.T, c *wstest.Client, event string) (frames []wstest.Frame) {
+	t.Helper()
+	for {
+		f, err := c.Next()
+		if err != nil {
+			t.Errorf("client %s after %d frames: %v", c.ID, len(frames), err)
+			return frames
+		}
+		if f.Event == event {
+			return frames
+		}
+		frames = append(frames, f)
+	}
+}
+
+// TestSaleToTill is the main job: three nodes, one Redis, services in processes of
+// their own, and tills on every node.
+func TestSaleToTill(t *testing.T) {
+	srv := redistest.Start(t)
+	var nodes []*process
+	var tills []*wstest.Client
+	for i := range 3 {
+		n := startProcess(t, srv)
+		nodes = append(nodes, n)
+		for tab := range 2 { // alice has two tabs on every node
+			rooms := []proto.Room{"orders", "payments", proto.Room(fmt.Sprintf("till:%d%d", i, tab))}
+			tills = append(tills, wstest.Login(t, n.addr, token(t, "alice", proto.Grants{"*"}, nil), rooms...))
+		}
+		tills = append(tills, wstest.Login(t, n.addr, token(t, fmt.Sprint("bob", i), proto.Grants{"*"}, nil), "payments"))
+	}
+	sale := emitterProcess(t, srv)
+	is := func(what string, got result, receivers int) {
+		t.Helper()
+		if got.Error != "" || got.Receivers != receivers {
+			t.Errorf("%s: %+v, want %d receivers", what, got, receivers)
+		}
+	}
+	is("room", sale(order{Kind: proto.KindRoom, Name: "orders", Event: "room"}), 3)
+	is("room of one", sale(order{Kind: proto.KindRoom, Name: "till:11", Event: "one"}), 1)
+	is("room with one left out", sale(order{Kind: proto.KindRoom, Name: "payments", Event: "except", Except: []proto.ClientID{tills[0].ID}}), 3)
+	is("user", sale(order{Kind: proto.KindUser, Name: "alice", Event: "user"}), 3)
+	is("user of one", sale(order{Kind: proto.KindUser, Name: "bob2", Event: "bob"}), 1)
+	is("everyone", sale(order{Kind: proto.KindBroadcast, Event: "all"}), 3)
+	for _, c := range tills {
+		is("client", sale(order{Kind: proto.KindClient, Name: string(c.ID), Event: proto.EventName("to " + c.ID)}), 1)
+	}
+	is("nobody's room", sale(order{Kind: proto.KindRoom, Name: "empty", Event: "x"}), 0)
+	is("nobody", sale(order{Kind: proto.KindUser, Name: "nobody", Event: "x"}), 0)
+	if r := sale(order{Kind: proto.KindClient, Name: string(proto.NewClientID(proto.NewNodeID())), Event: "x"}); !strings.Contains(r.Error, emitter.ErrNoReceiver.Error()) {
+		t.Errorf("a client of a node that is gone: %+v", r)
+	}
+	sale(order{Kind: proto.KindBroadcast, Event: "end"})
+	for i, c := range tills {
+		want := []string{"all", "to " + string(c.ID)}
+		if i != 0 {
+			want = append(want, "except")
+		}
+		if i%3 == 2 {
+			if i/3 == 2 {
+				want = append(want, "bob")
+			}
+		} else {
+			want = append(want, "room", "user")
+		}
+		if i == 4 {
+			want = append(want, "one")
+		}
+		var got []string
+		for _, f := range until(t, c, "end") {
+			got = append(got, f.Event)
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("till %d got %q, want each of %q once", i, got, want)
+		}
+	}
+
+	t.Run("four services at once", func(t *testing.T) {
+		const each = 250
+		var g sync.WaitGroup
+		for range 4 {
+			send := emitterProcess(t, srv)
+			g.Go(func() { is("order", send(order{Kind: proto.KindRoom, Name: "orders", Event: "n", Count: each}), 3) })
+		}
+		g.Wait()
+		sale(order{Kind: proto.KindBroadcast, Event: "end"})
+		var first []wstest.Frame
+		for i, c := range tills {
+			got := until(t, c, "end")
+			if i%3 == 2 {
+				if len(got) != 0 {
+					t.Errorf("till %d is in no room and got %d events", i, len(got))
+				}
+				continue
+			}
+			next := map[string]int{}
+			for _, f := range got {
+				var s serial
+				if err := json.Unmarshal(f.Data, &s); err != nil || s.N != next[s.From] {
+					t.Errorf("till %d: %s of service %s, want number %d", i, f.Data, s.From, next[s.From])
+				}
+				next[s.From] = s.N + 1
+			}
+			if len(next) != 4 || len(got) != 4*each {
+				t.Errorf("till %d got %v", i, next)
+			}
+			if first == nil {
+				first = got
+			}
+			for j := range min(len(got), len(first)) {
+				if got[j].EventID != first[j].EventID {
+					t.Fatalf("till %d has another order than the first one at event %d", i, j)
+				}
+			}
+		}
+	})
+
+	for i, n := range nodes {
+		if _, metrics := get(t, n.admin, "/metrics"); !strings.Contains(metrics, `dropped_total{reason="ring"} 0`) || !strings.Contains(metrics, `dropped_total{reason="slow"} 0`) {
+			t.Errorf("node %d has dropped events: %s", i, metrics[strings.Index(metrics, "signal_events_dropped_total{"):][:100])
+		}
+	}
+
+	t.Run("over HTTP", func(t *testing.T) {
+		for name, v := range map[string]struct {
+			to        *wstest.Client
+			published int // the question and the answer, if any
+		}{"a client of this node": {tills[0], 0}, "a client of another node": {tills[3], 2}} {
+			before := srv.Published()
+			body := fmt.Sprintf(`{"to":{"client":%q},"event":"http"}`, v.to.ID)
+			q, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+nodes[0].addr+"/api/send", strings.NewReader(body))
+			q.Header.Set("Authorization", "Bearer "+secret)
+			r, err := http.DefaultClient.Do(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = r.Body.Close()
+			v.to.Expect(t, "http")
+			if n := srv.Published() - before; r.StatusCode != 200 || n != v.published {
+				t.Errorf("%s: %s, %d publishes, want %d", name, r.Status, n, v.published)
+			}
+		}
+	})
+
+	t.Run("kill -9 a node", func(t *testing.T) {
+		nodes[2].end(t, syscall.SIGKILL)
+		if r := sale(order{Kind: proto.KindRoom, Name: "orders", Event: "after"}); r.Error != "" || r.Receivers != 2 {
+			t.Errorf("%+v, want two nodes to be left", r)
+		}
+		if r := sale(order{Kind: proto.KindClient, Name: string(tills[6].ID), Event: "x"}); !strings.Contains(r.Error, emitter.ErrNoReceiver.Error()) {
+			t.Errorf("a client of the killed node: %+v", r)
+		}
+		for i, c := range tills[:6] {
+			if i%3 != 2 {
+				c.Expect(t, "after")
+			}
+		}
+	})
+}
+
+// TestRedisIsKilled: the node keeps its sockets, readiness goes off and on, rooms work
+// again, and every event is either heard or counted as lost.
+func TestRedisIsKilled(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := startProcess(t, srv)
+	c := wstest.Login(t, n.addr, token(t, "u1", proto.Grants{"*"}, nil), "orders")
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	send := func() emitter.Receipt { r, _ := e.SendToRoom(t.Context(), "orders", "n", 1); return r }
+	for range 10 {
+		send()
+	}
+	srv.Kill()
+	for range 10 {
+		send()
+	}
+	c.Raw("x") // the socket lives, and says so
+	redistest.Wait(t, func() bool {
+		status, body := get(t, n.admin, "/readyz")
+		return status == 503 && strings.Contains(body, "away")
+	}, "the node to be unready")
+	srv.Restart()
+	up := time.Now()
+	var back time.Duration
+	redistest.Wait(t, func() bool {
+		heard := send().Receivers == 1
+		back = time.Since(up)
+		return heard
+	}, "the room to be heard again")
+	t.Logf("rooms work %s after Redis answers", back.Round(time.Millisecond))
+	redistest.Wait(t, func() bool { status, _ := get(t, n.admin, "/readyz"); return status == 200 }, "the node to be ready again")
+	if _, err := e.SendToRoom(t.Context(), "orders", "end", 1); err != nil {
+		t.Fatal(err)
+	}
+	events := map[string]int{}
+	for _, f := range until(t, c, "end") {
+		events[f.Event]++
+	}
+	s := e.Stats()
+	if s.Failed != 10 || events["n"] != int(s.Sent-s.Unheard)-1 || events["degraded"] != 1 || events["restored"] != 1 || events["error"] != 1 {
+		t.Errorf("client got %v, emitter counted %+v; want every event heard or counted as lost", events, s)
+	}
+	_, metrics := get(t, n.admin, "/metrics")
+	if !strings.Contains(metrics, "signal_bus_interruptions_total 1\n") || !strings.Contains(metrics, "signal_bus_up 1\n") {
+		t.Error("the metrics do not tell of the interruption")
+	}
+}
+
+// TestScale goes from one node to five and back to two under load: a client that keeps
+// its connection gets every event once, in order (S1-16).
+func TestScale(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	nodes := []*process{startProcess(t, srv)}
+	tok := token(t, "u1", proto.Grants{"*"}, nil)
+	stay := []*wstest.Client{wstest.Login(t, nodes[0].addr, tok, "orders")}
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	var stop atomic.Bool
+	var sent int
+	var g sync.WaitGroup
+	g.Go(func() {
+		for ; !stop.Load(); sent++ {
+			if _, err := e.SendToRoom(t.Context(), "orders", "n", sent); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	reads := map[*wstest.Client]chan []wstest.Frame{}
+	read := func(c *wstest.Client) {
+		reads[c] = make(chan []wstest.Frame, 1)
+		go func() { reads[c] <- until(t, c, "end") }()
+	}
+	read(stay[0])
+	for range 4 {
+		nodes = append(nodes, startProcess(t, srv))
+	}
+	c := wstest.Login(t, nodes[1].addr, tok, "orders")
+	read(c)
+	for _, n := range nodes[2:] {
+		wstest.Login(t, n.addr, tok, "orders")
+	}
+	for _, n := range nodes[2:] {
+		n.end(t, syscall.SIGTERM)
+	}
+	stop.Store(true)
+	g.Wait()
+	if _, err := e.SendToRoom(t.Context(), "orders", "end", nil); err != nil {
+		t.Fatal(err)
+	}
+	for c := range maps.Keys(reads) {
+		frames := <-reads[c]
+		var first int
+		for i, f := range frames {
+			var n int
+			if err := json.Unmarshal(f.Data, &n); err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				first = n
+			}
+			if n != first+i {
+				t.Fatalf("event %d came where %d belongs", n, first+i)
+			}
+		}
+		if first+len(frames) != sent || c == stay[0] && first != 0 {
+			t.Errorf("%d events from %d, of %d", len(frames), first, sent)
+		}
+	}
+	t.Logf("%d events while the fleet went from 1 to 5 to 2 nodes", sent)
+}
+
+// TestCommands tries the door of the product.
+func TestCommands(t *testing.T) {
+	srv := redistest.Start(t)
+	redis := emitter.EnvPrefix + "ADDRS=" + srv.Addr
+	for name, v := range map[string]struct {
+		env   []string
+		args  []string
+		fails bool
+		says  []string
+	}{
+		"every mistake": {[]string{"APP_ENV_SIGNAL_ADDR=x", "APP_ENV_SIGNAL_JWT_SECRT=y", "APP_ENV_SIGNAL_FRAME_BYTES=z", emitter.EnvPrefix + "MODE=mesh"}, []string{"serve"}, true,
+			[]string{"APP_ENV_SIGNAL_ADDR must be", "APP_ENV_SIGNAL_JWT_SECRET must be", "APP_ENV_SIGNAL_FRAME_BYTES must be", emitter.EnvPrefix + "MODE must be", "did you mean APP_ENV_SIGNAL_JWT_SECRET?"}},
+		"cluster":              {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret, emitter.EnvPrefix + "MODE=cluster"}, []string{"serve"}, true, []string{"not supported"}},
+		"version":              {nil, []string{"version"}, false, []string{"protocol 1"}},
+		"token":                {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token", "--user", "u1", "--rooms", "orders,order:*", "--publish", "chat:*", "--ttl", "1m"}, false, []string{"eyJ"}},
+		"token too long":       {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token", "--user", "u1", "--ttl", "1h"}, true, []string{"at most 15m"}},
+		"token of nobody":      {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token"}, true, []string{"user"}},
+		"send":                 {[]string{redis}, []string{"send", "--room", "orders", "order.paid", `{"id":42}`, "--event-id", "e-1"}, false, []string{`{"eventId":"e-1","receivers":0}`}},
+		"send nowhere":         {[]string{redis}, []string{"send", "order.paid"}, true, []string{"room"}},
+		"send no JSON":         {[]string{redis}, []string{"send", "--all", "order.paid", "{"}, true, []string{"not JSON"}},
+		"send without Redis":   {[]string{emitter.EnvPrefix + "ADDRS=127.0.0.1:1"}, []string{"send", "--all", "order.paid"}, true, []string{"unavailable"}},
+		"health of nobody":     {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret, "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:1"}, []string{"health"}, true, []string{"refused"}},
+		"dev on all addresses": {nil, []string{"dev", "--page", "0.0.0.0:0"}, true, []string{"loopback"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := command(t, v.env, v.args...).CombinedOutput()
+			if (err != nil) != v.fails {
+				t.Errorf("ended with %v", err)
+			}
+			for _, s := range v.says {
+				if !strings.Contains(string(out), s) {
+					t.Errorf("said %q, want %q in it", out, s)
+				}
+			}
+		})
+	}
+	n := startProcess(t, srv)
+	for _, args := range [][]string{{"health"}, {"health", "--ready"}} {
+		if out, err := command(t, []string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret, "APP_ENV_SIGNAL_ADMIN_ADDR=" + n.admin}, args...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v %s", args, err, out)
+		}
+	}
+	// A participant that the others would not hear is refused, and told what differs.
+	out, err := command(t, []string{redis, emitter.EnvPrefix + "PUBSUB=sharded", "APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret}, "serve").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), `pubsub is "classic" there`) {
+		t.Errorf("a node with another pubsub: %v %s", err, out)
+	}
+	out, err = command(t, []string{redis, emitter.EnvPrefix + "PUBSUB=sharded"}, "send", "--all", "e").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), `pubsub is "classic" there`) {
+		t.Errorf("an emitter with another pubsub: %v %s", err, out)
+	}
+}
