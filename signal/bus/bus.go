@@ -95,10 +95,10 @@ func (b *Bus) Ready() error {
 	}
 	since := b.down.Load()
 	if since == 0 {
-		return errors.New("Redis has not answered yet")
+		return errors.New("no answer from Redis yet")
 	}
 	if away := time.Since(time.Unix(0, since)); away > unreadyAfter {
-		return fmt.Errorf("Redis has been away for %s", away.Round(time.Second))
+		return fmt.Errorf("no answer from Redis for %s", away.Round(time.Second))
 	}
 	return nil
 }

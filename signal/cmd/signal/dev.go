@@ -120,8 +120,11 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 	d.redis = l.Addr().String()
 	redis := emitter.Settings{Addrs: []string{d.redis}}
 	d.gate = newGate(door, d.redis)
-	g.Go(func() error { return bus.RunEmbedded(ctx, l) })
-	g.Go(func() error { return d.gate.Run(ctx) })
+	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // Redis ends after the nodes
+	g.Go(func() error { return bus.RunEmbedded(below, l) })
+	g.Go(func() error { return d.gate.Run(below) })
+	var nodes errgroup.Group
+	defer g.Go(func() error { defer stop(); return nodes.Wait() })
 	for i, addr := range d.nodes {
 		cfg := signal.Config{
 			Redis: redis, Addr: addr, AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: devSecret, JWTAudience: "signal",
@@ -136,7 +139,7 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 			return err
 		}
 		d.nodes[i] = node.Addr().String()
-		g.Go(func() error { return node.Run(ctx) })
+		nodes.Go(func() error { return node.Run(ctx) })
 	}
 	return nil
 }

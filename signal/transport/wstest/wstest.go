@@ -143,18 +143,15 @@ func (c *Client) Expect(tb testing.TB, event string) Frame {
 	return f
 }
 
-// ExpectClose reads until the connection ends, and wants the code and its reason.
+// ExpectClose wants the connection to end, with the code and its reason.
 func (c *Client) ExpectClose(tb testing.TB, code proto.CloseCode) {
 	tb.Helper()
-	for {
-		f, err := c.Next()
-		if err == nil {
-			tb.Fatalf("got %s %s, want the close code %d", f.Event, f.Data, code)
-		}
-		if got, reason := Closed(err); got != code || reason != code.Reason() {
-			tb.Fatalf("closed with %d %q (%v), want %d %q", got, reason, err, code, code.Reason())
-		}
-		return
+	f, err := c.Next()
+	if err == nil {
+		tb.Fatalf("got %s %s, want the close code %d", f.Event, f.Data, code)
+	}
+	if got, reason := Closed(err); got != code || reason != code.Reason() {
+		tb.Fatalf("closed with %d %q (%v), want %d %q", got, reason, err, code, code.Reason())
 	}
 }
 

@@ -1,0 +1,64 @@
+# make alone lists the targets.
+MODULES := proto emitter signal
+GO      ?= go
+export GOWORK := $(CURDIR)/go.work
+# Tests need their servers: a skip for want of one is a failure here.
+export SIGNAL_TEST_REDIS ?= required
+FUZZTIME ?= 10s
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.PHONY: run
+run: build ## Redis, two nodes and a page to try them, all in one process
+	@bin/signal dev
+
+.PHONY: build
+build: ## bin/signal, a static binary
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/signal ./signal/cmd/signal
+
+.PHONY: test
+test: ## every test, with the race detector, on real servers
+	@scripts/need redis-server
+	@$(GO) test -race -timeout 10m $(MODULES:%=./%/...)
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@GO=$(GO) FUZZTIME=$(FUZZTIME) scripts/fuzz $(MODULES)
+
+.PHONY: bench
+bench: ## benchmarks: the cost of an event, and its time from Send to the client
+	@scripts/need redis-server
+	@$(GO) test -run '^$$' -bench . ./signal/hub ./signal
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck
+	@GO=$(GO) scripts/lint $(MODULES)
+
+.PHONY: interop
+interop: ## the original's own emitter against a node
+	@scripts/need redis-server
+	@cd scripts/interop && npm ci --no-fund --no-audit --loglevel=error
+	@SIGNAL_TEST_INTEROP=required $(GO) test -race -count=1 -run '^TestInterop$$' ./signal
+
+.PHONY: smoke
+smoke: build ## start what make run starts, send an event, stop
+	@scripts/smoke
+
+.PHONY: demo-ws
+demo-ws: build ## only Redis and the nodes of make run
+	@bin/signal dev --role ws
+
+.PHONY: demo-api
+demo-api: build ## only the Sale service and the page of make run
+	@bin/signal dev --role api
+
+.PHONY: up
+up: ## Traefik, three nodes and Redis in containers
+	@docker compose -f deploy/compose.yaml up --build --detach
+
+.PHONY: down
+down: ## end what make up started
+	@docker compose -f deploy/compose.yaml down

@@ -1,0 +1,130 @@
+package signal_test
+
+import (
+	"go/parser"
+	gotoken "go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The house, from the ground up: a package imports only from floors below its own,
+// never a neighbour.
+//
+//	         ╱ cmd/signal ╲               the door
+//	┌───────╱──────────────╲───────┐
+//	│ signal       (root package)  │      knows every package
+//	├──────────────────────────────┤
+//	│ transport    api             │      what the world touches
+//	├──────────────────────────────┤
+//	│ session                      │      what is said
+//	├──────────────────────────────┤
+//	│ hub   auth   bus             │      what is known
+//	├──────────────────────────────┤
+//	│ room                 config  │      what order means; what the operator said
+//	├──────────────────────────────┤
+//	│ emitter                      │      what others import
+//	├──────────────────────────────┤
+//	│ proto                        │      what everyone agrees on
+//	└──────────────────────────────┘
+var house = [][]string{
+	{"proto"},
+	{"emitter"},
+	{"signal/room", "signal/config"},
+	{"signal/hub", "signal/auth", "signal/bus"},
+	{"signal/session"},
+	{"signal/transport", "signal/api"},
+	{"signal"},
+	{"signal/cmd/signal"},
+}
+
+// Beside the house: what only tests import.
+var yard = []string{"emitter/redistest", "signal/transport/wstest"}
+
+// never is what a package must not import although the floors would allow it: beginnings
+// of import paths, ours without the common part. An entry "only: …" allows nothing else
+// of ours.
+var never = map[string][]string{
+	"emitter":          {"only: proto"},
+	"signal/config":    {"only: emitter proto"},
+	"signal/auth":      {"only: proto"},
+	"signal/hub":       {"only: proto signal/room", "net/http", "go.uber.org/zap", "net", "time"},
+	"signal/room":      {"only: proto", "context", "time", "sync", "net", "os", "io"},
+	"signal/bus":       {"signal/hub", "net/http"},
+	"signal/session":   {"net", "net/http", "github.com/redis"},
+	"signal/transport": {"signal/bus", "github.com/redis"},
+	"signal/api":       {"signal/bus", "github.com/redis"},
+}
+
+const (
+	ours      = "github.com/signal-team/signal/"
+	websocket = "nhooyr.io/websocket"
+)
+
+func TestHouse(t *testing.T) {
+	floor := map[string]int{}
+	for i, rooms := range house {
+		for _, r := range rooms {
+			floor[r] = i
+		}
+	}
+	seen := map[string]bool{}
+	for _, module := range []string{"proto", "emitter", "signal"} {
+		err := filepath.WalkDir(filepath.Join("..", module), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			pkg := filepath.ToSlash(filepath.Dir(path))[len("../"):]
+			if slices.Contains(yard, pkg) {
+				return nil
+			}
+			at, drawn := floor[pkg]
+			if !drawn {
+				t.Errorf("package %s is not in the drawing", pkg)
+				return nil
+			}
+			seen[pkg] = true
+			file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			for _, spec := range file.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					return err
+				}
+				name, own := strings.CutPrefix(imported, ours)
+				if below, drawn := floor[name]; own && (!drawn || below >= at) {
+					t.Errorf("%s: %s imports %s, which is not below it", path, pkg, name)
+				}
+				if first, _, _ := strings.Cut(imported, "/"); pkg == "proto" && strings.Contains(first, ".") {
+					t.Errorf("%s: proto imports %s; it has the standard library only", path, imported)
+				}
+				if imported == websocket && pkg != "signal/transport" {
+					t.Errorf("%s: only transport imports %s", path, websocket)
+				}
+				for _, rule := range never[pkg] {
+					if only, ok := strings.CutPrefix(rule, "only: "); ok {
+						if own && !slices.Contains(strings.Fields(only), name) {
+							t.Errorf("%s: %s imports %s; of ours it may only import %s", path, pkg, name, only)
+						}
+					} else if strings.TrimPrefix(imported, ours) == rule || strings.HasPrefix(imported, rule+"/") && strings.Contains(rule, ".") {
+						t.Errorf("%s: %s must not import %s", path, pkg, imported)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pkg := range floor {
+		if !seen[pkg] {
+			t.Errorf("package %s is drawn and not there", pkg)
+		}
+	}
+}
