@@ -123,7 +123,7 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // Redis ends after the nodes
 	g.Go(func() error { return bus.RunEmbedded(below, l) })
 	g.Go(func() error { return d.gate.Run(below) })
-	var nodes errgroup.Group
+	nodes, ctx := errgroup.WithContext(ctx)
 	defer g.Go(func() error { defer stop(); return nodes.Wait() })
 	for i, addr := range d.nodes {
 		cfg := signal.Config{
