@@ -18,10 +18,15 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
-// TestMain runs the tests, or plays a part of one: the emitter in a process of its own.
+// TestMain runs the tests, or plays a part of one in a process of its own: the emitter,
+// or the clients.
 func TestMain(m *testing.M) {
-	if os.Getenv("SIGNAL_TEST_ROLE") == "emitter" {
-		if err := playEmitter(); err != nil {
+	if role := strings.Fields(os.Getenv("SIGNAL_TEST_ROLE")); len(role) > 0 {
+		play := playEmitter
+		if role[0] == "clients" {
+			play = func() error { return playClients(role[1], role[2]) }
+		}
+		if err := play(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -138,22 +143,35 @@ func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
 	}
 }
 
-// binary builds the product once for all tests, with the race detector.
-var binary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(built, "signal")
-	out, err := exec.Command("go", "build", "-race", "-o", path, "./cmd/signal").CombinedOutput()
+// binary builds the product once for all tests, with the race detector or, for
+// benchmarks, as it is shipped.
+func binary(race bool) (string, error) {
+	building.Lock()
+	defer building.Unlock()
+	path := filepath.Join(built, fmt.Sprintf("signal-race-%t", race))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	out, err := exec.Command("go", "build", fmt.Sprintf("-race=%t", race), "-o", path, "./cmd/signal").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
-func command(t *testing.T, env []string, args ...string) *exec.Cmd {
+var building sync.Mutex
+
+// command is the product with nothing of ours in its environment but env.
+func command(t testing.TB, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	path, err := binary()
+	path, err := binary(true)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return prepare(path, env, args)
+}
+
+func prepare(path string, env, args []string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "APP_ENV_") {
@@ -177,11 +195,20 @@ type process struct {
 // ready.
 func startProcess(t *testing.T, srv *redistest.Server, env ...string) *process {
 	t.Helper()
+	path, err := binary(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startNode(t, path, srv, env...)
+}
+
+func startNode(t testing.TB, path string, srv *redistest.Server, env ...string) *process {
+	t.Helper()
 	p := &process{ended: make(chan error, 1)}
-	p.cmd = command(t, append([]string{
+	p.cmd = prepare(path, append([]string{
 		"APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret,
 		"APP_ENV_SIGNAL_API_KEY=" + secret, emitter.EnvPrefix + "ADDRS=" + srv.Addr,
-	}, env...), "serve")
+	}, env...), []string{"serve"})
 	logs, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +244,7 @@ func startProcess(t *testing.T, srv *redistest.Server, env ...string) *process {
 }
 
 // end sends a signal and waits for the process, once.
-func (p *process) end(t *testing.T, with syscall.Signal) {
+func (p *process) end(t testing.TB, with syscall.Signal) {
 	t.Helper()
 	if p.cmd.ProcessState != nil || p.ended == nil {
 		return

@@ -470,7 +470,7 @@ func TestAPI(t *testing.T) {
 	}
 }
 
-func get(t *testing.T, addr, path string) (int, string) {
+func get(t testing.TB, addr, path string) (int, string) {
 	t.Helper()
 	r, err := http.Get("http://" + addr + path)
 	if err != nil {

@@ -38,7 +38,7 @@ type conn struct {
 	queue   [][]byte        // guarded by mu: not yet given to the socket
 	bytes   int             // guarded by mu: of queue and of what is being written
 	writing bool            // guarded by mu: the writer lives
-	since   time.Time       // guarded by mu: when the frame being written was begun
+	since   time.Time       // guarded by mu: when the writer began, or its present frame
 	code    proto.CloseCode // guarded by mu: with which it ends; 0 while it does not
 	pinged  int64           // guarded by mu: what heard was at the last ping
 }
@@ -75,6 +75,7 @@ func (c *conn) take(frame []byte) bool {
 func (c *conn) startWriter() {
 	if !c.writing {
 		c.writing = true
+		c.since = time.Now() // tick must not judge by the frame before
 		c.owner.running.Go(c.write)
 	}
 }
@@ -87,7 +88,6 @@ func (c *conn) End(code proto.CloseCode) {
 		return
 	}
 	c.code = code
-	c.since = time.Now()
 	c.startWriter()
 }
 

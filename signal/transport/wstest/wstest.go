@@ -122,6 +122,11 @@ func (c *Client) Raw(text string) {
 func (c *Client) Next() (f Frame, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
+	return c.Read(ctx)
+}
+
+// Read is Next for those who set the bound themselves.
+func (c *Client) Read(ctx context.Context) (f Frame, err error) {
 	_, b, err := c.ws.Read(ctx)
 	if err != nil {
 		return f, err
