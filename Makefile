@@ -22,7 +22,7 @@ build: ## bin/signal, a static binary
 .PHONY: test
 test: ## every test, with the race detector, on real servers
 	@scripts/need redis-server
-	@$(GO) test -race -timeout 10m $(MODULES:%=./%/...)
+	@GO=$(GO) scripts/test $(MODULES:%=./%/...)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)

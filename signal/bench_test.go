@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -104,24 +103,9 @@ func BenchmarkSendToRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	n := startNode(b, path, srv)
-	clients := exec.Command(os.Args[0])
-	clients.Env = append(os.Environ(), "SIGNAL_TEST_ROLE=clients "+n.addr+" "+token(b, "u1", proto.Grants{"*"}, nil))
-	clients.Stderr = os.Stderr
-	in, err := clients.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := clients.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := clients.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = in.Close(); _ = clients.Wait() })
-	lines := bufio.NewScanner(out)
-	if !lines.Scan() || lines.Text() != "ready" {
-		b.Fatalf("the clients are not ready: %s", lines.Text())
+	in, out := player(b, "clients "+n.addr+" "+token(b, "u1", proto.Grants{"*"}, nil))
+	if line, err := out.ReadString('\n'); line != "ready\n" {
+		b.Fatalf("the clients are not ready: %q, %v", line, err)
 	}
 	e := emitter.New(srv.Settings())
 	defer e.Close()
@@ -148,8 +132,8 @@ func BenchmarkSendToRead(b *testing.B) {
 	redistest.Wait(b, func() bool { // until everything has arrived
 		fmt.Fprintln(in)
 		var l latency
-		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &l) != nil {
-			b.Fatalf("the clients said %q", lines.Text())
+		if line, err := out.ReadBytes('\n'); err != nil || json.Unmarshal(line, &l) != nil {
+			b.Fatalf("the clients said %q, %v", line, err)
 		}
 		if sum.Count == 0 {
 			sum = l

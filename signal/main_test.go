@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,18 +106,18 @@ func playEmitter() error {
 	return nil
 }
 
-// emitterProcess starts an emitter in a process of its own, and returns how to give it
-// orders.
-func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
+// player starts this program in a process of its own, in a role of TestMain's. It reads
+// lines and answers each with one.
+func player(t testing.TB, role string, env ...string) (in io.Writer, out *bufio.Reader) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "SIGNAL_TEST_ROLE=emitter", emitter.EnvPrefix+"ADDRS="+srv.Addr)
+	cmd.Env = append(append(os.Environ(), "SIGNAL_TEST_ROLE="+role), env...)
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,20 +125,27 @@ func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = in.Close()
+		_ = stdin.Close()
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("emitter: %v", err)
+			t.Errorf("%s: %v", role, err)
 		}
 	})
-	results := json.NewDecoder(out)
+	return stdin, bufio.NewReader(stdout)
+}
+
+// emitterProcess starts an emitter in a process of its own, and returns how to give it
+// orders.
+func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
+	t.Helper()
+	in, out := player(t, "emitter", emitter.EnvPrefix+"ADDRS="+srv.Addr)
 	return func(o order) (r result) {
 		o.Count = max(o.Count, 1)
 		if err := json.NewEncoder(in).Encode(o); err != nil {
 			t.Error(err)
 			return r
 		}
-		if err := results.Decode(&r); err != nil {
-			t.Error(err)
+		if line, err := out.ReadBytes('\n'); err != nil || json.Unmarshal(line, &r) != nil {
+			t.Errorf("the emitter said %q, %v", line, err)
 		}
 		return r
 	}

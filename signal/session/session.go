@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,9 +51,6 @@ type Limits struct {
 // DefaultLimits are RELIABILITY's: 200 rooms, on a connection and in a frame.
 var DefaultLimits = Limits{RoomsPerFrame: 200, Rooms: 200}
 
-// outstanding is how many events of one client may be on their way to Redis.
-const outstanding = 32
-
 // Options are the same for all sessions of a node.
 type Options struct {
 	Node         proto.NodeID
@@ -85,27 +81,14 @@ type Session struct {
 	client   *hub.Client // nil until authenticated
 	refused  bool        // nothing more is heard
 
-	ctx  context.Context // of publishing; ends with the session
-	stop context.CancelFunc
-
-	mu      sync.Mutex
-	queue   []publish      // guarded by mu: to be published, in order
-	busy    bool           // guarded by mu: a goroutine publishes
-	closed  bool           // guarded by mu
-	running sync.WaitGroup // that goroutine
-}
-
-type publish struct {
-	proto.Publish
-	user proto.UserID
-	ref  string
+	lane lane
 }
 
 // New begins a conversation over conn. Close ends it.
 func New(o *Options, conn Conn) *Session {
 	s := &Session{o: o, id: proto.NewClientID(o.Node), conn: conn, since: time.Now()}
 	s.log = o.Log.WithLazy(zap.String("client_id", string(s.id)))
-	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.lane.ctx, s.lane.stop = context.WithCancel(context.Background())
 	return s
 }
 
@@ -157,15 +140,11 @@ func (s *Session) Receive(b []byte) {
 // Close ends the conversation: the client is forgotten, and what it has not yet
 // published is dropped. It waits for an event that is on its way.
 func (s *Session) Close() {
-	s.mu.Lock()
-	s.closed = true
-	s.queue = nil
-	s.mu.Unlock()
-	s.stop()
+	s.lane.stop()
 	if s.client != nil {
 		s.client.Close()
 	}
-	s.running.Wait()
+	s.lane.running.Wait()
 }
 
 func (s *Session) authenticate(f proto.Frame) {
@@ -311,74 +290,6 @@ func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
 		return nil, false
 	}
 	return asked, true
-}
-
-func (s *Session) publish(f proto.Frame) {
-	p, err := f.Publish()
-	if err != nil {
-		s.refuse(err)
-		return
-	}
-	if !s.identity.Publish.Allow(p.Room) {
-		s.o.Metrics.denied.Inc()
-		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-	case len(s.queue) >= outstanding:
-		s.fail(proto.CodeBusy, "32 events are on their way", f.ID)
-	default:
-		s.queue = append(s.queue, publish{p, s.identity.User, f.ID})
-		if !s.busy {
-			s.busy = true
-			s.running.Go(s.publishAll)
-		}
-	}
-}
-
-// publishAll publishes what is queued, one after the other so that the client's
-// order is kept, and ends.
-func (s *Session) publishAll() {
-	for {
-		s.mu.Lock()
-		if len(s.queue) == 0 {
-			s.busy = false
-			s.mu.Unlock()
-			return
-		}
-		p := s.queue[0]
-		s.mu.Unlock()
-		s.publishOne(p)
-		s.mu.Lock()
-		if len(s.queue) > 0 { // else closed meanwhile
-			s.queue = s.queue[1:]
-		}
-		s.mu.Unlock()
-	}
-}
-
-func (s *Session) publishOne(p publish) {
-	data := any(p.Data)
-	if p.Data == nil {
-		data = nil
-	}
-	r, err := s.o.Publisher.SendToRoom(s.ctx, p.Room, p.Event, data, emitter.FromClient(p.user, p.EventID))
-	switch {
-	case err == nil:
-		s.answer(proto.EventAck, proto.Ack{EventID: r.EventID, Receivers: r.Receivers}, p.ref)
-	case errors.Is(err, emitter.ErrTooLarge):
-		s.fail(proto.CodeTooLarge, err.Error(), p.ref)
-	case errors.Is(err, emitter.ErrInvalid):
-		s.fail(proto.CodeBadRequest, err.Error(), p.ref)
-	default: // Redis, whose words are for the operator
-		if s.ctx.Err() == nil {
-			s.log.Warn("publish failed", zap.String("room", string(p.Room)), zap.Error(err))
-		}
-		s.fail(proto.CodeUnavailable, "the event may not have been sent", p.ref)
-	}
 }
 
 // refuse answers a frame that cannot be read.

@@ -1,0 +1,100 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// outstanding is how many events of one client may be on their way to Redis.
+const outstanding = 32
+
+// A publish is an event on its way, and the frame that it came in.
+type publish struct {
+	proto.Publish
+	user proto.UserID
+	ref  string
+}
+
+// A lane publishes a client's events one after the other, so that their order is kept.
+// Its goroutine lives while there is something to publish.
+type lane struct {
+	ctx     context.Context    // of publishing; ends with the session
+	stop    context.CancelFunc // drops what is not on its way yet
+	running sync.WaitGroup     // the goroutine
+
+	mu    sync.Mutex
+	queue []publish // guarded by mu: the first one is being published
+}
+
+// take queues an event, unless too many wait.
+func (l *lane) take(p publish, do func(publish)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) >= outstanding {
+		return false
+	}
+	if l.queue = append(l.queue, p); len(l.queue) == 1 {
+		l.running.Go(func() { l.run(do) })
+	}
+	return true
+}
+
+// run publishes what is queued, and ends.
+func (l *lane) run(do func(publish)) {
+	for {
+		l.mu.Lock()
+		p := l.queue[0]
+		l.mu.Unlock()
+		do(p)
+		l.mu.Lock()
+		if l.queue = l.queue[1:]; len(l.queue) == 0 || l.ctx.Err() != nil {
+			l.queue = nil
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+	}
+}
+
+func (s *Session) publish(f proto.Frame) {
+	p, err := f.Publish()
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	if !s.identity.Publish.Allow(p.Room) {
+		s.o.Metrics.denied.Inc()
+		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
+		return
+	}
+	if !s.lane.take(publish{p, s.identity.User, f.ID}, s.publishOne) {
+		s.fail(proto.CodeBusy, "32 events are on their way", f.ID)
+	}
+}
+
+func (s *Session) publishOne(p publish) {
+	data := any(p.Data)
+	if p.Data == nil {
+		data = nil
+	}
+	r, err := s.o.Publisher.SendToRoom(s.lane.ctx, p.Room, p.Event, data, emitter.FromClient(p.user, p.EventID))
+	switch {
+	case err == nil:
+		s.answer(proto.EventAck, proto.Ack{EventID: r.EventID, Receivers: r.Receivers}, p.ref)
+	case errors.Is(err, emitter.ErrTooLarge):
+		s.fail(proto.CodeTooLarge, err.Error(), p.ref)
+	case errors.Is(err, emitter.ErrInvalid):
+		s.fail(proto.CodeBadRequest, err.Error(), p.ref)
+	default: // Redis, whose words are for the operator
+		if s.lane.ctx.Err() == nil {
+			s.log.Warn("publish failed", zap.String("room", string(p.Room)), zap.Error(err))
+		}
+		s.fail(proto.CodeUnavailable, "the event may not have been sent", p.ref)
+	}
+}
