@@ -23,6 +23,7 @@ build: ## bin/signal, a static binary
 test: ## every test, with the race detector, on real servers
 	@scripts/need redis-server
 	@GO=$(GO) scripts/test $(MODULES:%=./%/...)
+	@$(GO) test -run Allocs ./signal/hub # which the race detector would falsify
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
@@ -31,7 +32,8 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 .PHONY: bench
 bench: ## benchmarks: the cost of an event, and its time from Send to the client
 	@scripts/need redis-server
-	@$(GO) test -run '^$$' -bench . ./signal/hub ./signal
+	@$(GO) test -run '^$$' -bench . ./signal/hub
+	@$(GO) test -run '^$$' -bench SendToRead -benchtime 20000x -count 5 ./signal
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck

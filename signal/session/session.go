@@ -48,7 +48,7 @@ type Limits struct {
 	Rooms         int // of one connection, its default rooms not counted
 }
 
-// DefaultLimits are RELIABILITY's: 200 rooms, on a connection and in a frame.
+// DefaultLimits are 200 rooms, on a connection (S4-082) and in a frame.
 var DefaultLimits = Limits{RoomsPerFrame: 200, Rooms: 200}
 
 // Options are the same for all sessions of a node.
