@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/redis/go-redis/v9"
@@ -17,30 +19,37 @@ import (
 var ErrDisagrees = errors.New("emitter: this Redis is used in another way")
 
 // Agree says whether this participant fits to the others on its Redis. The first
-// one ever writes down how the Redis is used, everyone after it must agree.
-// An error is ErrDisagrees, ErrRefused, or ErrUnavailable when Redis did not answer.
+// one ever writes down how the Redis is used, everyone after it must agree; later
+// ones only read. An error is ErrDisagrees, ErrRefused, or ErrUnavailable when Redis
+// did not answer.
 func (s Settings) Agree(ctx context.Context, rdb redis.UniversalClient) error {
 	key := s.Layout().Config()
-	ours := []struct{ field, value, set string }{
-		{"protocol", strconv.Itoa(proto.Version), "another version of Signal"},
-		{"pubsub", string(s.Ways()), EnvPrefix + "PUBSUB"},
-	}
-	var theirs *redis.MapStringStringCmd
-	_, err := rdb.TxPipelined(ctx, func(p redis.Pipeliner) error { // first come, all fields at once
-		for _, o := range ours {
-			p.HSetNX(ctx, key, o.field, o.value)
-		}
-		theirs = p.HGetAll(ctx, key)
-		return nil
-	})
+	ours := map[string]string{"protocol": strconv.Itoa(proto.Version), "pubsub": string(s.Ways())}
+	theirs, err := rdb.HGetAll(ctx, key).Result()
 	if err != nil {
-		return classify(fmt.Errorf("read %s: %w", key, err))
+		return Classify(fmt.Errorf("read %s: %w", key, err))
 	}
+	for field, value := range ours {
+		if _, known := theirs[field]; known {
+			continue
+		}
+		switch err := Classify(rdb.HSetNX(ctx, key, field, value).Err()); {
+		case err == nil: // ours counts, or that of somebody who was quicker
+			if theirs[field], err = rdb.HGet(ctx, key, field).Result(); err != nil {
+				return Classify(fmt.Errorf("read %s: %w", key, err))
+			}
+		case errors.Is(err, ErrUnavailable): // a full Redis publishes all the same
+			theirs[field] = value
+		default:
+			return fmt.Errorf("write %s: %w", key, err)
+		}
+	}
+	set := map[string]string{"protocol": "another version of Signal", "pubsub": EnvPrefix + "PUBSUB"}
 	var errs []error
-	for _, o := range ours {
-		if is := theirs.Val()[o.field]; is != o.value {
+	for _, field := range slices.Sorted(maps.Keys(ours)) {
+		if theirs[field] != ours[field] {
 			errs = append(errs, fmt.Errorf("%w: %s is %q there (%s) and %q here (%s); "+
-				"make them equal, or stop everyone on this Redis and delete the key", ErrDisagrees, o.field, is, key, o.value, o.set))
+				"make them equal, or stop everyone on this Redis and delete the key", ErrDisagrees, field, theirs[field], key, ours[field], set[field]))
 		}
 	}
 	return errors.Join(errs...)

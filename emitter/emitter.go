@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -30,6 +31,8 @@ var (
 	// ErrNoReceiver means that the node which held the client is gone, and the
 	// client with it. A reconnected client has another id: send to its user.
 	ErrNoReceiver = errors.New("emitter: nobody there")
+	// ErrClosed means that Close was called before.
+	ErrClosed = errors.New("emitter: closed")
 )
 
 // MaxEvent is the largest event in bytes, with its names and ids.
@@ -52,8 +55,9 @@ func New(s Settings) *Emitter {
 }
 
 // FromEnv is New with the Settings of the environment, and Check. A Redis that does
-// not answer is no error here, so that a service may start before its Redis: the
-// check is made up for before the first event.
+// not answer within a few seconds, or until ctx ends, is no error here, so that a
+// service may start before its Redis: the check is made up for before the first event.
+// Whoever wants to know calls Check.
 func FromEnv(ctx context.Context) (*Emitter, error) {
 	s, err := SettingsFromEnv()
 	if err != nil {
@@ -106,15 +110,19 @@ type Option func(*proto.Message) error
 
 // Except leaves clients out, such as the one that caused the event.
 func Except(clients ...proto.ClientID) Option {
-	return func(m *proto.Message) error {
+	return func(m *proto.Message) (err error) {
+		for _, c := range clients {
+			err = errors.Join(err, c.Check())
+		}
 		m.Except = append(m.Except, clients...)
-		return nil
+		return err
 	}
 }
 
 // EventID names the event: 1 to 128 bytes of A-Z a-z 0-9 . _ : / -, not beginning
-// with "c:". Clients drop an id they have seen, so a business key such as
-// "order-42-paid" makes a repeated call harmless. Without it the id is a UUIDv7.
+// with "c:". With a business key such as "order-42-paid" a client that remembers the
+// ids it has seen can drop a repetition; nodes do not, in this version. Without it the
+// id is a UUIDv7.
 func EventID(id proto.EventID) Option {
 	return func(m *proto.Message) error {
 		m.EventID = id
@@ -127,16 +135,13 @@ func EventID(id proto.EventID) Option {
 func Live() Option { return func(*proto.Message) error { return nil } }
 
 // Send tells the target that something happened. data is any JSON value; a
-// json.RawMessage goes through byte for byte. The error is one of this package's,
+// json.RawMessage goes through byte for byte. Without a deadline in ctx it takes at most
+// a few seconds. The error is one of this package's,
 // with the target in its text; only ErrUnavailable is worth another try.
 func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...Option) (Receipt, error) {
-	m, err := Message(to, event, data, opts...)
+	m, b, err := message(to, event, data, opts)
 	if err != nil {
 		return Receipt{}, err
-	}
-	b := proto.AppendMessage(nil, m)
-	if len(b) > MaxEvent {
-		return Receipt{}, fmt.Errorf("%w: %q to %s has %d bytes, at most %d are allowed", ErrTooLarge, event, to, len(b), MaxEvent)
 	}
 	r := Receipt{EventID: m.EventID}
 	if r.Receivers, err = e.publish(ctx, e.channel(to), b); err != nil {
@@ -154,7 +159,8 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	return r, nil
 }
 
-// SendToClient tells one connection. A client whose node is gone is ErrNoReceiver.
+// SendToClient tells one connection. A client whose node is gone is ErrNoReceiver. That
+// the node is there does not say that the client still is: POST /api/send asks it.
 func (e *Emitter) SendToClient(ctx context.Context, id proto.ClientID, event proto.EventName, data any, opts ...Option) (Receipt, error) {
 	return e.Send(ctx, proto.ToClient(id), event, data, opts...)
 }
@@ -209,13 +215,20 @@ func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, e
 		publish = e.rdb.SPublish
 	}
 	n, err := publish(ctx, channel, b).Result()
-	return int(n), classify(err)
+	return int(n), Classify(err)
 }
 
-// classify says whether an error of Redis passes by itself.
-func classify(err error) error {
-	if err == nil {
+// Classify says whether an error of Redis passes by itself: it wraps ErrUnavailable,
+// ErrRefused or ErrClosed. A context that its owner cancelled is nobody's failure, and
+// stays as it is.
+func Classify(err error) error {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, redis.ErrClosed):
+		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	said, answered := errors.AsType[redis.Error](err)
 	if !answered || passing(said.Error()) {
@@ -226,8 +239,9 @@ func classify(err error) error {
 
 // passing says whether an answer of Redis is about its state, not about the request.
 func passing(said string) bool {
-	for _, state := range [...]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "ERR max number of clients"} {
-		if len(said) >= len(state) && said[:len(state)] == state {
+	for _, state := range [...]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM",
+		"NOREPLICAS", "MISCONF", "EXECABORT", "ERR max number of clients"} {
+		if strings.HasPrefix(said, state) {
 			return true
 		}
 	}

@@ -135,6 +135,9 @@ func TestBadEvents(t *testing.T) {
 		"two values":           {proto.ToRoom("a"), "a", json.RawMessage("1 2"), nil, emitter.ErrInvalid, "JSON"},
 		"not UTF-8":            {proto.ToRoom("a"), "a", json.RawMessage("\"\xff\""), nil, emitter.ErrInvalid, "UTF-8"},
 		"a channel":            {proto.ToRoom("a"), "a", make(chan int), nil, emitter.ErrInvalid, "chan"},
+		"a node's event":       {proto.ToRoom("a"), "connected", 1, nil, emitter.ErrInvalid, "reserved"},
+		"except a user":        {proto.ToRoom("a"), "a", 1, []emitter.Option{emitter.Except("u1")}, emitter.ErrInvalid, "<node>.<random>"},
+		"a question of nobody": {proto.ToClient(nobody), "a", 1, []emitter.Option{emitter.Asking("q1")}, emitter.ErrInvalid, "<node>.<random>"},
 		"event id with spaces": {proto.ToRoom("a"), "a", 1, []emitter.Option{emitter.EventID("a b")}, emitter.ErrInvalid, "' '"},
 		"a client's event id":  {proto.ToRoom("a"), "a", 1, []emitter.Option{emitter.EventID("c:1")}, emitter.ErrInvalid, `"c:"`},
 		"1 MiB":                {proto.ToRoom("a"), "a", strings.Repeat("x", 1<<20), nil, emitter.ErrTooLarge, "131072"},
@@ -230,6 +233,30 @@ func TestAgree(t *testing.T) {
 	}
 }
 
+// A Redis that cannot be written to, for now, publishes all the same.
+func TestFullRedis(t *testing.T) {
+	for name, args := range map[string][]string{"full": {"--maxmemory", "1"}, "without replicas": {"--min-replicas-to-write", "1"}} {
+		t.Run(name, func(t *testing.T) {
+			if err := open(t, redistest.Start(t, args...).Settings()).Check(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNotRedisFault(t *testing.T) {
+	e := open(t, redistest.Start(t).Settings())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := e.SendToRoom(ctx, "a", "a", 1, nil); !errors.Is(err, context.Canceled) || errors.Is(err, emitter.ErrUnavailable) {
+		t.Errorf("a cancelled call: %v", err)
+	}
+	_ = e.Close()
+	if _, err := e.SendToRoom(t.Context(), "a", "a", 1); !errors.Is(err, emitter.ErrClosed) || errors.Is(err, emitter.ErrUnavailable) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
 func TestSettingsFromEnv(t *testing.T) {
 	for name, v := range map[string]string{"MODE": "mesh", "ADDRS": "nohost", "DB": "-1", "TLS": "maybe", "PREFIX": "a{b", "PUBSUB": "loud"} {
 		t.Setenv(emitter.EnvPrefix+name, v)
@@ -247,9 +274,15 @@ func TestSettingsFromEnv(t *testing.T) {
 	if err != nil || s.Addr() != "redis.local:6380" || s.DB != 3 || !s.TLS || s.Layout().Prefix != "x" || s.Ways() != emitter.Sharded {
 		t.Errorf("settings %+v, %v", s, err)
 	}
-	t.Setenv(emitter.EnvPrefix+"ADDRS", "a:1,b:2")
-	if _, err := emitter.SettingsFromEnv(); err == nil || !strings.Contains(err.Error(), "both set") {
-		t.Errorf("ADDRS and HOST: %v", err)
+	for _, v := range []struct{ name, value, says string }{
+		{"ADDRS", "a:1", "both set"}, {"HOST", "", "ADDRS"}, {"PORT", "", ""}, {"ADDRS", "a:1,b:2", "one host:port"},
+		{"ADDRS", "", ""}, {"HOST", "127.0.0.1:6379", "the port belongs"}, {"HOST", "", ""}, {"PREFIX", "sg", "PREFIX of its own"},
+	} {
+		t.Setenv(emitter.EnvPrefix+v.name, v.value)
+		_, err := emitter.SettingsFromEnv()
+		if v.says != "" && v.value != "" && (err == nil || !strings.Contains(err.Error(), v.says)) {
+			t.Errorf("%s=%q: %v, want %q", v.name, v.value, err, v.says)
+		}
 	}
 }
 

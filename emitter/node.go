@@ -14,25 +14,36 @@ import (
 // What a node needs beyond a service: it writes to its own clients without Redis, it
 // publishes for them, and it asks other nodes about theirs.
 
-// Message is the event that Send publishes. An error is ErrInvalid.
-func Message(to proto.Target, event proto.EventName, data any, opts ...Option) (m proto.Message, err error) {
+// Message is the event that Send publishes, for nodes. An error is ErrInvalid.
+func Message(to proto.Target, event proto.EventName, data any, opts ...Option) (proto.Message, error) {
+	m, _, err := message(to, event, data, opts)
+	return m, err
+}
+
+// message is the event, and its bytes on the bus.
+func message(to proto.Target, event proto.EventName, data any, opts []Option) (m proto.Message, b []byte, err error) {
 	m.Event.Event, m.Time = event, time.Now().UnixMilli()
 	m.Client, _ = to.Client()
 	for _, o := range opts {
-		err = errors.Join(err, o(&m))
+		if o != nil {
+			err = errors.Join(err, o(&m))
+		}
 	}
 	if m.EventID == "" {
 		m.EventID = proto.NewEventID()
 	}
 	encoded, derr := encode(data)
 	m.Data = encoded
-	if err = errors.Join(err, derr, to.Check(), event.Check()); err != nil {
-		return proto.Message{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	if err = errors.Join(err, derr, to.Check(), event.CheckSent()); err != nil {
+		return proto.Message{}, nil, fmt.Errorf("%w: %q to %s: %w", ErrInvalid, event, to, err)
 	}
-	return m, nil
+	if b = proto.AppendMessage(nil, m); len(b) > MaxEvent {
+		return proto.Message{}, nil, fmt.Errorf("%w: %q to %s has %d bytes, at most %d are allowed", ErrTooLarge, event, to, len(b), MaxEvent)
+	}
+	return m, b, nil
 }
 
-// FromClient says that a client published the event, under an id that it chose. The
+// FromClient says, for nodes, that a client published the event, under an id that it chose. The
 // id is marked and bound to its user, so that a till can never take the id of a
 // Sale service, nor of another till's user.
 func FromClient(user proto.UserID, id proto.EventID) Option {
@@ -46,16 +57,16 @@ func FromClient(user proto.UserID, id proto.EventID) Option {
 	}
 }
 
-// Asking wants to know whether the client is really there: its node answers into
-// the inbox of the node that asks.
+// Asking wants to know, for nodes, whether the client is really there: its node answers
+// into the inbox of the node that asks.
 func Asking(id proto.AskID) Option {
 	return func(m *proto.Message) error {
 		m.Ask = id
-		return nil
+		return proto.ClientID(id).Check()
 	}
 }
 
-// Answer tells the node that asked.
+// Answer tells the node that asked, for nodes.
 func (e *Emitter) Answer(ctx context.Context, a proto.Answer) error {
 	node, _ := a.Ask.Node()
 	_, err := e.publish(ctx, e.layout.Inbox(node), proto.AppendAnswer(nil, a))

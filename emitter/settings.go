@@ -53,7 +53,7 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 // The zero value is a single Redis on 127.0.0.1:6379.
 type Settings struct {
 	Mode     Mode     // "single" when empty
-	Addrs    []string // host:port; the first is used on a single Redis
+	Addrs    []string // host:port; one on a single Redis
 	Username string   // of a Redis ACL user; empty for the default one
 	Password Secret
 	DB       int
@@ -108,15 +108,17 @@ func SettingsFromEnv() (Settings, error) {
 		errs = append(errs, fmt.Errorf("%sADDRS and %sHOST/_PORT are both set: use one of them", EnvPrefix, EnvPrefix))
 	case addrs != "":
 		for a := range strings.SplitSeq(addrs, ",") {
-			if a = strings.TrimSpace(a); !isAddr(a) {
-				wrong("ADDRS", "host:port, or several with commas between", addrs)
-				break
-			}
-			s.Addrs = append(s.Addrs, a)
+			s.Addrs = append(s.Addrs, strings.TrimSpace(a))
+		}
+		if len(s.Addrs) > 1 || !isAddr(s.Addrs[0]) {
+			wrong("ADDRS", "one host:port on a single Redis", addrs)
 		}
 	default:
 		if host == "" {
 			host = "127.0.0.1"
+		}
+		if strings.Contains(host, ":") && net.ParseIP(host) == nil {
+			wrong("HOST", "a name or an address, the port belongs into "+EnvPrefix+"PORT", host)
 		}
 		if port == "" {
 			port = "6379"
@@ -129,6 +131,9 @@ func SettingsFromEnv() (Settings, error) {
 	if v := read("DB", "0"); true {
 		if s.DB, err = strconv.Atoi(v); err != nil || s.DB < 0 {
 			wrong("DB", "a number, 0 or more", v)
+		} else if s.DB > 0 && s.Prefix == "sg" {
+			errs = append(errs, fmt.Errorf("%sDB=%d needs a %sPREFIX of its own: pub/sub knows no databases, so two systems with one prefix would hear each other",
+				EnvPrefix, s.DB, EnvPrefix))
 		}
 	}
 	if v := read("TLS", "false"); true {

@@ -21,6 +21,7 @@ const (
 	CodeUnavailable          ErrorCode = "unavailable"
 	CodeUnknownEvent         ErrorCode = "unknown_event"
 	CodeNoReceiver           ErrorCode = "no_receiver"
+	CodeNotFound             ErrorCode = "not_found"
 )
 
 // An ErrorInfo is one line of the table of error codes.
@@ -51,6 +52,7 @@ var Errors = []ErrorInfo{
 	{CodeUnavailable, "Not available at the moment", true},
 	{CodeUnknownEvent, "Unknown event", false},
 	{CodeNoReceiver, "Nobody there", false},
+	{CodeNotFound, "Not found", false},
 }
 
 // Message is the code's text in the table.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -32,6 +33,21 @@ const (
 	EventDegraded  EventName = "degraded"
 	EventRestored  EventName = "restored"
 )
+
+// spoken are the events that nodes say by themselves, or will: nobody else may send one,
+// or a client could not tell which is which. The last seven are for what is to come.
+var spoken = []EventName{
+	EventConnected, EventRefreshed, EventJoined, EventLeft, EventAck, EventError, EventDegraded, EventRestored,
+	"resync", "skip", "presence", "reconnect", "encrypted", "auth.revoked", "room.access.revoked",
+}
+
+// CheckSent says whether somebody may send an event of this name to clients.
+func (n EventName) CheckSent() error {
+	if slices.Contains(spoken, n) {
+		return &NameError{"event", string(n), "is reserved for what nodes say", CodeReserved}
+	}
+	return n.Check()
+}
 
 // A Frame is what a client sends: {"event": …, "data"?: …, "id"?: …}.
 type Frame struct {
@@ -214,7 +230,7 @@ func (f Frame) Publish() (p Publish, err error) {
 		return err
 	})
 	if err == nil {
-		if err = errors.Join(p.Room.Check(), p.Event.Check()); err != nil {
+		if err = errors.Join(p.Room.Check(), p.Event.CheckSent()); err != nil {
 			err = asFrameError(err, "publish ", f.ID)
 		}
 	}

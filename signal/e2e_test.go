@@ -201,7 +201,7 @@ func TestRedisIsKilled(t *testing.T) {
 	c.Raw("x") // the socket lives, and says so
 	redistest.Wait(t, func() bool {
 		status, body := get(t, n.admin, "/readyz")
-		return status == 503 && strings.Contains(body, "no answer from Redis for")
+		return status == 503 && strings.Contains(body, "no Redis for")
 	}, "the node to be unready")
 	srv.Restart()
 	up := time.Now()

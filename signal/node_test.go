@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -194,6 +195,7 @@ func TestPublish(t *testing.T) {
 	for data, code := range map[string]proto.ErrorCode{
 		`{"room":"other","event":"e"}`:                  proto.CodeForbidden,
 		`{"room":"$broadcast","event":"e"}`:             proto.CodeReserved,
+		`{"room":"chat:1","event":"connected"}`:         proto.CodeReserved,
 		`{"room":"chat:1","event":""}`:                  proto.CodeBadName,
 		`{"room":"chat:1","event":"e","eventId":"a b"}`: proto.CodeBadName,
 		`{"room":"chat:1"}`:                             proto.CodeBadName,
@@ -229,7 +231,7 @@ func TestBadFrames(t *testing.T) {
 		"event is a number":    {`{"event":1}`, proto.CodeBadRequest, "Invalid message format", "a number"},
 		"twice the event":      {`{"event":"join","event":"leave"}`, proto.CodeBadRequest, "Invalid message format", "twice"},
 		"deep":                 {`{"event":"a","data":` + strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000) + `}`, proto.CodeBadRequest, "Invalid message format", "deeper"},
-		"unknown event":        {`{"event":"chat:message","data":1}`, proto.CodeUnknownEvent, "Unknown event", "nothing on this node"},
+		"unknown event":        {`{"event":"chat:message","data":1}`, proto.CodeUnknownEvent, "Unknown event", "may send"},
 		"encrypted":            {`{"event":"encrypted","data":{}}`, proto.CodeUnknownEvent, "Unknown event", ""},
 		"rooms is a string":    {`{"event":"join","data":{"rooms":"abc"}}`, proto.CodeBadRequest, "Invalid message format", "rooms is a string"},
 		"rooms is null":        {`{"event":"join","data":{"rooms":null}}`, proto.CodeBadRequest, "Invalid message format", "rooms is null"},
@@ -396,6 +398,11 @@ func TestRouting(t *testing.T) {
 	if _, err := a.SendToClient(t.Context(), here.ID, "e", 1, emitter.Except(here.ID)); !errors.Is(err, emitter.ErrNoReceiver) {
 		t.Errorf("a client that is left out: %v", err)
 	}
+	for _, to := range []proto.ClientID{here.ID, there.ID} {
+		if _, err := a.SendToClient(t.Context(), to, "e", strings.Repeat("x", 200<<10)); !errors.Is(err, emitter.ErrTooLarge) {
+			t.Errorf("200 KiB to a client on either node: %v, want ErrTooLarge", err)
+		}
+	}
 	srv.Kill()
 	if _, err := a.SendToClient(t.Context(), here.ID, "e", 1); err != nil {
 		t.Errorf("here, without Redis: %v", err)
@@ -450,6 +457,9 @@ func TestAPI(t *testing.T) {
 		"typo":                {key, `{"to":{"room":"a"},"evnt":"e"}`, 400, proto.CodeBadRequest},
 		"bad room":            {key, `{"to":{"room":"$broadcast"},"event":"e"}`, 400, proto.CodeBadRequest},
 		"two documents":       {key, `{"to":{"all":true},"event":"e"}{}`, 400, proto.CodeBadRequest},
+		"garbage behind":      {key, `{"to":{"all":true},"event":"e"}]x`, 400, proto.CodeBadRequest},
+		"empty":               {key, ``, 400, proto.CodeBadRequest},
+		"an event of nodes":   {key, `{"to":{"all":true},"event":"connected"}`, 400, proto.CodeBadRequest},
 		"1 MiB":               {key, `{"to":{"all":true},"event":"e","data":"` + strings.Repeat("x", 1<<20) + `"}`, 413, proto.CodeTooLarge},
 		"gone client":         {key, `{"to":{"client":"` + string(proto.NewClientID(b.ID())) + `"},"event":"e"}`, 404, proto.CodeNoReceiver},
 		"gone client of mine": {key, `{"to":{"client":"` + string(proto.NewClientID(a.ID())) + `"},"event":"e"}`, 404, proto.CodeNoReceiver},
@@ -523,6 +533,76 @@ func TestShutdown(t *testing.T) {
 	if _, _, err := wstest.Dial(t.Context(), n.addr(), nil); err == nil {
 		t.Error("a stopped node lets clients in")
 	}
+}
+
+// TestShutdownIsBounded: nobody can keep a node from ending, nor make that a failure.
+func TestShutdownIsBounded(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	for _, request := range []struct{ addr, text string }{
+		{n.addr(), "POST /api/send HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"},
+		{n.AdminAddr().String(), "GET /debug/pprof/trace?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n"},
+	} {
+		c, err := net.Dial("tcp", request.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, request.text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stalled := wstest.Login(t, n.addr(), token(t, "u1", nil, nil)) // and reads no more
+	data := strings.Repeat("x", 100<<10)
+	for i := 0; ; i++ {
+		if _, err := n.SendToClient(t.Context(), stalled.ID, "e", data); err != nil {
+			break
+		}
+	}
+	began := time.Now()
+	n.stop() // wants no error
+	t.Logf("ended within %s", time.Since(began).Round(time.Millisecond))
+}
+
+// TestNewcomersAreToldToo: who connects while Redis is away hears so, and is in its rooms
+// when Redis is back.
+func TestNewcomersAreToldToo(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	tok := token(t, "u1", proto.Grants{"orders"}, nil)
+	old := wstest.Login(t, n.addr(), tok, "orders")
+	srv.Kill()
+	old.Expect(t, "degraded")
+	c := wstest.Connect(t, n.addr())
+	c.Send("authenticate", map[string]string{"token": tok}, "")
+	c.Expect(t, "connected")
+	c.Expect(t, "degraded")
+	for i := range 40 { // one is under way already
+		c.Send("join", map[string]any{"rooms": []string{"orders"}}, fmt.Sprint(i))
+	}
+	for i := 31; i < 40; i++ {
+		if e := c.Expect(t, "error").Error(); e.Code != proto.CodeBusy || e.Ref != fmt.Sprint(i) {
+			t.Errorf("join %d while 32 wait: %+v", i, e)
+		}
+	}
+	srv.Restart()
+	restored, done := false, 0
+	for done < 32 || !restored {
+		f, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var j proto.Joined
+		_ = json.Unmarshal(f.Data, &j)
+		restored = restored || f.Event == "restored"
+		if f.Event == "joined" && j.Done {
+			done++
+		}
+	}
+	if _, err := n.SendToRoom(t.Context(), "orders", "e", 1); err != nil {
+		t.Fatal(err)
+	}
+	c.Expect(t, "e")
 }
 
 func TestEmbeddedNode(t *testing.T) {

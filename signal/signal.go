@@ -41,12 +41,17 @@ type Config = config.Config
 // every variable that is wrong, one a line.
 func LoadConfig() (Config, error) { return config.Load() }
 
-// drainTimeout bounds the end of a node.
-const drainTimeout = 10 * time.Second
+// How long the end of a node may take: for clients to take what they were sent and to
+// answer the Close frame, then for plain requests. Whoever is slower is cut.
+const (
+	clientsTimeout  = 5 * time.Second
+	requestsTimeout = 3 * time.Second
+)
 
 // A Node is made by New and works while Run does.
 type Node struct {
 	id       proto.NodeID
+	config   Config
 	log      *zap.Logger
 	emitter  *emitter.Emitter
 	hub      *hub.Hub
@@ -70,6 +75,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	if err := n.listen(&cfg); err != nil {
 		return nil, err
 	}
+	n.config = cfg
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	n.emitter = emitter.New(cfg.Redis)
@@ -90,18 +96,20 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 
 func (n *Node) listen(cfg *Config) (err error) {
 	var opened []net.Listener
-	open := func(addr string) (l net.Listener) {
+	open := func(variable, addr string) (l net.Listener) {
 		if err != nil {
 			return nil
 		}
 		if l, err = net.Listen("tcp", addr); err == nil {
 			opened = append(opened, l)
+		} else {
+			err = fmt.Errorf("%s: %w", variable, err)
 		}
 		return l
 	}
-	n.publicAt, n.adminAt = open(cfg.Addr), open(cfg.AdminAddr)
+	n.publicAt, n.adminAt = open(config.Prefix+"ADDR", cfg.Addr), open(config.Prefix+"ADMIN_ADDR", cfg.AdminAddr)
 	if cfg.Redis.Mode == emitter.Embedded {
-		if n.embeddedAt = open(cfg.Redis.Addr()); err == nil {
+		if n.embeddedAt = open(emitter.EnvPrefix+"ADDRS", cfg.Redis.Addr()); err == nil {
 			cfg.Redis.Addrs = []string{n.embeddedAt.Addr().String()}
 		}
 	}
@@ -115,8 +123,8 @@ func (n *Node) listen(cfg *Config) (err error) {
 }
 
 func server(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	return &http.Server{ // the timeouts end with an upgrade
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: zap.NewStdLog(zap.NewNop()), // it tells of clients' mistakes only
 	}
 }
@@ -167,18 +175,19 @@ func (n *Node) Ready() error {
 	return n.bus.Ready()
 }
 
-// Run serves until ctx ends, then tells every client and ends within ten seconds. It
-// returns an error if a part failed: this node may not work on this Redis, say.
+// Run serves until ctx ends, then tells every client and ends within ten seconds; who is
+// too slow for that is cut. It returns an error if a part failed: this node may not work
+// on this Redis, say.
 func (n *Node) Run(ctx context.Context) error {
-	n.log.Info("node started", zap.Stringer("addr", n.Addr()), zap.Stringer("admin_addr", n.AdminAddr()))
+	n.announce()
 	g, failed := errgroup.WithContext(ctx)
 	// The parts below outlive ctx: clients are told first.
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	if n.embeddedAt != nil {
-		n.log.Warn("Redis is embedded: for development, nothing is kept over a restart", zap.Stringer("redis_addr", n.embeddedAt.Addr()))
 		g.Go(func() error { return bus.RunEmbedded(below, n.embeddedAt) })
 	}
+	n.admin.BaseContext = func(net.Listener) context.Context { return failed } // a profile under way ends too
 	g.Go(func() error { return n.hub.Run(below) })
 	g.Go(func() error { return n.bus.Run(below, n.hub) })
 	g.Go(func() error { return n.sockets.Run(below) })
@@ -188,17 +197,47 @@ func (n *Node) Run(ctx context.Context) error {
 		<-failed.Done() // ctx ended, or another part returned an error
 		n.draining.Store(true)
 		n.log.Info("node stopping")
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-		defer cancel()
-		err := n.sockets.Shutdown(grace)                 // 1. tell the clients
-		err = errors.Join(err, n.public.Shutdown(grace)) // 2. finish plain requests
-		err = errors.Join(err, n.admin.Shutdown(grace))
+		within(clientsTimeout, n.sockets.Shutdown) // 1. tell the clients
+		var plain errgroup.Group                   // 2. finish plain requests
+		for _, s := range []*http.Server{n.public, n.admin} {
+			plain.Go(func() error {
+				within(requestsTimeout, s.Shutdown)
+				return s.Close()
+			})
+		}
+		err := plain.Wait()
 		stop() // 3. nobody is left to deliver to
 		return err
 	})
 	err := errors.Join(g.Wait(), n.emitter.Close())
 	n.log.Info("node stopped")
 	return err
+}
+
+// within gives a part its time to end. That it needed more is no failure: what is left
+// has been cut.
+func within(most time.Duration, shutdown func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	_ = shutdown(ctx)
+}
+
+// announce says how this node works, and what of it is only for development.
+func (n *Node) announce() {
+	c := n.config
+	n.log.Info("node started", zap.Stringer("addr", n.Addr()), zap.Stringer("admin_addr", n.AdminAddr()), zap.String("auth", c.Auth),
+		zap.String("redis_addr", c.Redis.Addr()), zap.String("redis_prefix", c.Redis.Layout().Prefix), zap.String("redis_pubsub", string(c.Redis.Ways())))
+	for risk, taken := range map[string]bool{
+		"everyone may do everything: APP_ENV_SIGNAL_AUTH=none":                c.Auth == "none",
+		"tokens of any audience are accepted: APP_ENV_SIGNAL_JWT_AUDIENCE":    c.Auth == "jwt" && c.JWTAudience == "",
+		"pages of any origin may connect: APP_ENV_SIGNAL_ALLOWED_ORIGINS=*":   slices.Contains(c.AllowedOrigins, "*"),
+		"clients may ask for as much as they like: APP_ENV_SIGNAL_LIMITS=off": c.Limits == "off",
+		"redis is embedded: for development, nothing is kept over a restart":  n.embeddedAt != nil,
+	} {
+		if taken {
+			n.log.Warn("risky setting", zap.String("setting", risk))
+		}
+	}
 }
 
 func ignoreClosed(err error) error {

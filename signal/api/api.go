@@ -74,7 +74,7 @@ func health(r chi.Router, ready func() error) {
 
 func problems(r chi.Router) {
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
-		problem(w, http.StatusNotFound, proto.CodeBadRequest, "there is nothing at this path")
+		problem(w, http.StatusNotFound, proto.CodeNotFound, "there is nothing at this path")
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
 		problem(w, http.StatusMethodNotAllowed, proto.CodeBadRequest, "this path does not take this method")
@@ -145,7 +145,10 @@ func send(s Sender) http.HandlerFunc {
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, emitter.MaxEvent))
 		d.DisallowUnknownFields()
 		err := d.Decode(&q)
-		if err == nil && d.More() {
+		switch {
+		case err == io.EOF:
+			err = errors.New("the body is empty")
+		case err == nil && d.Decode(&struct{}{}) != io.EOF:
 			err = errors.New("there is something behind the JSON object")
 		}
 		var target proto.Target
@@ -157,7 +160,7 @@ func send(s Sender) http.HandlerFunc {
 			return
 		}
 		if err != nil {
-			problem(w, http.StatusBadRequest, proto.CodeBadRequest, strings.TrimPrefix(err.Error(), "json: "))
+			problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+strings.TrimPrefix(err.Error(), "json: "))
 			return
 		}
 		opts := []emitter.Option{emitter.Except(q.Except...)}
@@ -183,9 +186,17 @@ func send(s Sender) http.HandlerFunc {
 			problem(w, http.StatusNotFound, proto.CodeNoReceiver, "the client is not connected")
 		default:
 			w.Header().Set("Retry-After", "1")
-			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, "Redis did not take the event, or the node of the client does not answer")
+			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, unavailable(target))
 		}
 	}
+}
+
+// unavailable says what may be wrong; the log and /readyz know more.
+func unavailable(to proto.Target) string {
+	if to.Kind() == proto.KindClient {
+		return "Redis does not take the event, or the node of the client does not answer"
+	}
+	return "Redis does not take the event"
 }
 
 // problem answers with an RFC 9457 document.

@@ -120,14 +120,20 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 	if c.Publish != nil {
 		id.Publish = *c.Publish
 	}
+	if err := errors.Join(id.Rooms.Check(), id.Publish.Check()); err != nil {
+		return refuse("rooms or publish: %w", err)
+	}
 	return id, nil
 }
 
 // reason is what the library says, without what it quotes from the token.
 func reason(err error) error {
+	if errors.Is(err, jwt.ErrTokenRequiredClaimMissing) {
+		return fmt.Errorf("%w: sub, exp, and aud when an audience is configured", jwt.ErrTokenRequiredClaimMissing)
+	}
 	for _, known := range [...]error{
 		jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenInvalidAudience,
-		jwt.ErrTokenRequiredClaimMissing, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed,
+		jwt.ErrTokenSignatureInvalid, jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed,
 	} {
 		if errors.Is(err, known) {
 			return known

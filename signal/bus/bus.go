@@ -31,10 +31,6 @@ const (
 	linger = 10 * time.Second
 	// silence is how long nothing may come, then how long an answer to a ping may take.
 	silence = 1500 * time.Millisecond
-	// degradedAfter is when clients are told that Redis is away.
-	degradedAfter = 3 * time.Second
-	// unreadyAfter is when new clients shall go to another node.
-	unreadyAfter = 10 * time.Second
 )
 
 // A Receiver gets what the bus brings. Its calls must not wait.
@@ -45,6 +41,8 @@ type Receiver interface {
 	Subscribed(proto.Room)
 	// SendToClient gets an event for one client, and says whether it took it.
 	SendToClient(proto.ClientID, proto.Event) bool
+	// Lost says that nothing is heard any more, until Subscribed says so of a room.
+	Lost()
 	// Degraded says that Redis has been away for a while, or is back.
 	Degraded(bool)
 }
@@ -62,8 +60,8 @@ type Bus struct {
 
 	subs    subscriptions
 	answers chan proto.Answer
-	up      atomic.Bool
-	down    atomic.Int64 // since when, nanoseconds of the clock; 0 before it was ever up
+	heard   atomic.Int64 // when something last came, nanoseconds of the clock
+	health  health
 
 	mu   sync.Mutex
 	asks map[proto.AskID]chan int // guarded by mu: questions without an answer
@@ -89,19 +87,7 @@ func (b *Bus) Subscribe(r proto.Room) { b.subs.want(r) }
 func (b *Bus) Unsubscribe(r proto.Room) { b.subs.drop(r, time.Now()) }
 
 // Ready says why new clients should go to another node, or nil.
-func (b *Bus) Ready() error {
-	if b.up.Load() {
-		return nil
-	}
-	since := b.down.Load()
-	if since == 0 {
-		return errors.New("no answer from Redis yet")
-	}
-	if away := time.Since(time.Unix(0, since)); away > unreadyAfter {
-		return fmt.Errorf("no answer from Redis for %s", away.Round(time.Second))
-	}
-	return nil
-}
+func (b *Bus) Ready() error { return b.health.ready(time.Now()) }
 
 // Run listens and hands to dst until ctx ends, then returns nil. It outlives a lost
 // Redis. It returns an error at once if this node may not work on this Redis: the
@@ -115,39 +101,32 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 }
 
 func (b *Bus) run(ctx context.Context, dst Receiver) error {
-	var (
-		away     time.Time // since when Redis is away; zero while it is not
-		degraded bool
-		try      int
-	)
-	for ctx.Err() == nil {
+	for try := 0; ctx.Err() == nil; try++ {
 		err := b.once(ctx, dst, func() {
-			if !away.IsZero() {
-				b.metrics.away.Add(time.Since(away).Seconds())
-				b.log.Info("bus restored", zap.Duration("away", time.Since(away)))
-			}
-			if degraded {
+			try = 0
+			away, told := b.health.restored(time.Now())
+			b.log.Info("Redis is there", zap.String("redis_addr", b.at.Addr()), zap.Duration("away", away))
+			if told {
 				dst.Degraded(false)
 			}
-			away, degraded, try = time.Time{}, false, 0
 		})
 		if ctx.Err() != nil {
 			break
 		}
-		if b.down.Load() == 0 && !errors.Is(err, emitter.ErrUnavailable) && (errors.Is(err, emitter.ErrDisagrees) || errors.Is(err, emitter.ErrRefused)) {
-			return err
+		if !b.health.wasUp() && (errors.Is(err, emitter.ErrDisagrees) || errors.Is(err, emitter.ErrRefused)) {
+			return fmt.Errorf("redis on %s: %w", b.at.Addr(), err)
 		}
-		if away.IsZero() {
-			away = time.Now()
+		interrupted, say, tell := b.health.lost(time.Now(), err)
+		if interrupted {
 			b.metrics.interruptions.Inc()
-			b.log.Warn("bus lost", zap.Error(err))
 		}
-		if !degraded && b.down.Load() != 0 && time.Since(away) > degradedAfter {
-			degraded = true
+		if say {
+			b.log.Warn("no Redis", zap.String("redis_addr", b.at.Addr()), zap.Error(err))
+		}
+		if tell {
 			dst.Degraded(true)
 		}
 		pause(ctx, try)
-		try++
 	}
 	return nil
 }
@@ -172,6 +151,7 @@ func (b *Bus) once(ctx context.Context, dst Receiver, up func()) error {
 	// A blocked read does not see ctx end, only its socket closing.
 	defer context.AfterFunc(ctx, func() { _ = ps.Close() })()
 	b.subs.reset()
+	b.heard.Store(time.Now().UnixNano())
 
 	ctx, stop := context.WithCancel(ctx)
 	wrote := make(chan error, 1)
@@ -181,18 +161,17 @@ func (b *Bus) once(ctx context.Context, dst Receiver, up func()) error {
 		wrote <- err
 	}()
 	err := b.read(ctx, ps, dst, up)
-	if b.up.Swap(false) {
-		b.down.Store(time.Now().UnixNano())
-	}
+	dst.Lost()
 	stop()
-	if werr := <-wrote; werr != nil && !errors.Is(werr, context.Canceled) {
-		return werr // the cause; the reader only saw a closed socket
+	if werr := <-wrote; werr != nil && !errors.Is(werr, context.Canceled) && !errors.Is(werr, redis.ErrClosed) {
+		err = werr // the cause; the reader only saw a closed socket
 	}
-	return err
+	return emitter.Classify(err)
 }
 
-// write subscribes to what is wanted: to this node's own channels first, then to
-// rooms as they come and go.
+// write subscribes to what is wanted: to this node's own channels first, then to rooms
+// as they come and go. Between, it watches whether anything comes: a read with a timeout
+// would lose a message of which only a part has arrived.
 func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
 	subscribe, unsubscribe := ps.Subscribe, ps.Unsubscribe
 	if b.at.Ways() == emitter.Sharded {
@@ -206,8 +185,9 @@ func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
 			return err
 		}
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	watch := time.NewTicker(silence / 3)
+	defer watch.Stop()
+	pinged := int64(0) // what heard was then
 	for {
 		w := b.subs.next(time.Now())
 		for _, r := range w.heard {
@@ -224,10 +204,19 @@ func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
 		if w.more {
 			continue
 		}
-		timer.Reset(time.Until(w.wake))
 		select {
 		case <-b.subs.wake:
-		case <-timer.C:
+		case now := <-watch.C:
+			heard := b.heard.Load()
+			switch silent := now.Sub(time.Unix(0, heard)); {
+			case silent > 2*silence:
+				return errSilent
+			case silent > silence && pinged != heard:
+				pinged = heard
+				if err := ps.Ping(ctx); err != nil {
+					return err
+				}
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -246,40 +235,32 @@ func each(ctx context.Context, rooms []proto.Room, channel func(proto.Room) stri
 	return send(ctx, names...)
 }
 
-var errSilent = errors.New("bus: Redis is silent")
+var errSilent = errors.New("nothing came for 3 s, not even the answer to a ping")
 
-// read hands on what comes until the connection fails or falls silent.
+// read hands on what comes until the connection fails. It reads without a timeout: write
+// closes the connection when it has fallen silent.
 func (b *Bus) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func()) error {
-	for pinged := false; ; {
-		v, err := ps.ReceiveTimeout(ctx, silence)
-		if timeout, ok := errors.AsType[interface {
-			error
-			Timeout() bool
-		}](err); ok && timeout.Timeout() {
-			if pinged {
-				return errSilent
-			}
-			if err := ps.Ping(ctx); err != nil {
-				return err
-			}
-			pinged = true
-			continue
-		}
+	own := 1 // channels of this node that are not confirmed
+	if b.ignis {
+		own += len(proto.IgnisPatterns(b.node))
+	}
+	for isUp := false; ; {
+		v, err := ps.Receive(ctx)
 		if err != nil {
 			return err
 		}
-		pinged = false
+		b.heard.Store(time.Now().UnixNano())
 		switch v := v.(type) {
 		case *redis.Message:
 			b.receive(dst, v)
 		case *redis.Subscription:
-			room, heard := b.confirmed(v)
-			if heard {
+			if v.Kind == "psubscribe" || v.Channel == b.layout.Inbox(b.node) {
+				own--
+			} else if room, heard := b.confirmed(v); heard {
 				dst.Subscribed(room)
 			}
-			if !b.up.Load() && b.subs.settled() {
-				b.up.Store(true)
-				b.down.Store(time.Now().UnixNano()) // should it go down before the next time
+			if !isUp && own == 0 && b.subs.settled() {
+				isUp = true
 				up()
 			}
 		}

@@ -21,6 +21,8 @@ import (
 
 func TestMain(m *testing.M) { redistest.Main(m) }
 
+const someone proto.ClientID = "abcdefg2.abcdefghijklmno7"
+
 // A receiver records what the bus brings, one line each.
 type receiver struct {
 	mu      sync.Mutex
@@ -39,6 +41,7 @@ func (r *receiver) Receive(room proto.Room, m proto.Message) {
 }
 func (r *receiver) Subscribed(room proto.Room) { r.add("heard %s", room) }
 func (r *receiver) Degraded(on bool)           { r.add("degraded %t", on) }
+func (r *receiver) Lost()                      { r.add("lost") }
 func (r *receiver) SendToClient(id proto.ClientID, e proto.Event) bool {
 	r.add("client %s: %s %s", id, e.Event, e.Data)
 	return slices.Contains(r.clients, id)
@@ -108,16 +111,16 @@ func TestRooms(t *testing.T) {
 				n.Subscribe("orders")
 				n.await(t, "heard orders")
 				for i := range 50 {
-					if r, err := n.emitter.SendToRoom(t.Context(), "orders", "e", i, emitter.Except("x")); err != nil || r.Receivers != 1 {
+					if r, err := n.emitter.SendToRoom(t.Context(), "orders", "e", i, emitter.Except(someone)); err != nil || r.Receivers != 1 {
 						t.Fatalf("receipt %+v, %v", r, err)
 					}
 				}
 				if r, err := n.emitter.SendToRoom(t.Context(), "unheard", "e", 1); err != nil || r.Receivers != 0 {
 					t.Errorf("a room without an audience: %+v, %v", r, err)
 				}
-				n.await(t, "orders: e 49 except [x]")
+				n.await(t, "orders: e 49 except [abcdefg2.abcdefghijklmno7]")
 				for i, l := range n.lines[1:] {
-					if want := fmt.Sprintf("orders: e %d except [x]", i); l != want {
+					if want := fmt.Sprintf("orders: e %d except [abcdefg2.abcdefghijklmno7]", i); l != want {
 						t.Fatalf("line %d is %q, want %q", i, l, want)
 					}
 				}

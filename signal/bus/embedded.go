@@ -22,7 +22,7 @@ const backlog = 8 << 20
 //
 // miniredis publishes under one lock, so a subscriber that does not read would stop
 // everyone. Therefore it is served through a front that reads for each client into a
-// buffer, and cuts whoever leaves more than 8 MiB unread.
+// buffer, and cuts whoever leaves more than 8 MiB unread, or takes nothing for 5 s.
 func RunEmbedded(ctx context.Context, l net.Listener) error {
 	m := miniredis.NewMiniRedis()
 	if err := m.StartAddr("127.0.0.1:0"); err != nil { // no commands before it has an address

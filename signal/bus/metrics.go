@@ -1,11 +1,15 @@
 package bus
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
 	rooms, inbox, ignis prometheus.Counter
 	malformed           prometheus.Counter
-	interruptions, away prometheus.Counter
+	interruptions       prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
@@ -25,16 +29,11 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 		malformed: counter("signal_bus_malformed_total", "Messages from Redis that were dropped because they cannot be read."),
 		interruptions: counter("signal_bus_interruptions_total",
 			"How often Redis was lost. Live events published until it is back are lost."),
-		away: counter("signal_bus_away_seconds_total", "Seconds without Redis, counted when it is back."),
 	}
 	reg.MustRegister(received,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_up", Help: "1 while everything wanted on Redis is heard."},
-			func() float64 {
-				if b.up.Load() {
-					return 1
-				}
-				return 0
-			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_up", Help: "1 while everything wanted on Redis is heard."}, b.health.isUp),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "signal_bus_away_seconds_total", Help: "Seconds without Redis since it was first there."},
+			func() float64 { return b.health.seconds(time.Now()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_subscriptions", Help: "Rooms that this node listens to."},
 			func() float64 { return float64(b.subs.size()) }))
 	return m

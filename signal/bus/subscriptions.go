@@ -18,7 +18,7 @@ type subscriptions struct {
 
 	mu    sync.Mutex
 	rooms map[proto.Room]*subscription // guarded by mu
-	asked int                          // guarded by mu: rooms asked for and not confirmed
+	owed  int                          // guarded by mu: of those wanted at the reset, not confirmed yet
 	ask   []proto.Room                 // guarded by mu: to be asked for
 	tell  []proto.Room                 // guarded by mu: wanted again while still heard
 	idle  []idle                       // guarded by mu: unwanted, the earliest first
@@ -28,7 +28,8 @@ type subscription struct {
 	wanted    int
 	unwanted  time.Time // since when wanted is 0
 	state     state
-	confirmed int // channels
+	confirmed int  // channels
+	owed      bool // wanted at the reset, not confirmed yet
 }
 
 type state int
@@ -47,8 +48,7 @@ type idle struct {
 // work is what the writer shall do next.
 type work struct {
 	subscribe, unsubscribe, heard []proto.Room
-	more                          bool      // call again at once
-	wake                          time.Time // call again then
+	more                          bool // call again at once
 }
 
 func (s *subscriptions) init() {
@@ -77,9 +77,7 @@ func (s *subscriptions) drop(r proto.Room, now time.Time) {
 	sub := s.rooms[r]
 	if sub.wanted--; sub.wanted == 0 {
 		sub.unwanted = now
-		if s.idle = append(s.idle, idle{r, now}); len(s.idle) == 1 {
-			s.wakeUp()
-		}
+		s.idle = append(s.idle, idle{r, now})
 	}
 }
 
@@ -94,19 +92,20 @@ func (s *subscriptions) wakeUp() {
 func (s *subscriptions) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ask, s.tell, s.idle, s.asked = nil, nil, nil, 0
+	s.ask, s.tell, s.idle, s.owed = nil, nil, nil, 0
 	for r, sub := range s.rooms {
 		if sub.wanted == 0 {
 			delete(s.rooms, r)
 			continue
 		}
-		sub.state, sub.confirmed = unknown, 0
+		sub.state, sub.confirmed, sub.owed = unknown, 0, true
+		s.owed++
 		s.ask = append(s.ask, r)
 	}
 	s.wakeUp()
 }
 
-// next says what to do now.
+// next says what to do now. It is called at least twice a second.
 func (s *subscriptions) next(now time.Time) (w work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +113,6 @@ func (s *subscriptions) next(now time.Time) (w work) {
 	for _, r := range s.ask[:n] {
 		if sub := s.rooms[r]; sub != nil && sub.state == unknown {
 			sub.state = asking
-			s.asked++
 			w.subscribe = append(w.subscribe, r)
 		}
 	}
@@ -122,20 +120,15 @@ func (s *subscriptions) next(now time.Time) (w work) {
 		s.ask = nil
 	}
 	w.heard, s.tell = s.tell, nil
-	w.wake = now.Add(time.Hour)
 	for len(s.idle) > 0 && len(w.unsubscribe) < batch {
 		i := s.idle[0]
 		sub := s.rooms[i.room]
 		if sub != nil && sub.wanted == 0 && sub.unwanted.Equal(i.since) {
-			if due := i.since.Add(linger); due.After(now) {
-				w.wake = due
-				break
-			}
-			if sub.state == asking { // a confirmation is on its way: never let it meet a later one
-				w.wake = now.Add(silence)
+			if i.since.Add(linger).After(now) || sub.state == asking { // a confirmation on its way must not meet a later one
 				break
 			}
 			delete(s.rooms, i.room)
+			s.paid(sub)
 			if sub.state == hearing {
 				w.unsubscribe = append(w.unsubscribe, i.room)
 			}
@@ -159,15 +152,24 @@ func (s *subscriptions) confirm(r proto.Room, need int) (heard bool) {
 		return false
 	}
 	sub.state = hearing
-	s.asked--
+	s.paid(sub)
 	return true
 }
 
-// settled says whether everything wanted so far is heard.
+// paid is called with mu held.
+func (s *subscriptions) paid(sub *subscription) {
+	if sub.owed {
+		sub.owed = false
+		s.owed--
+	}
+}
+
+// settled says whether everything is heard that was wanted at the reset. Rooms that were
+// joined since do not count: while clients come, some room is always being asked for.
 func (s *subscriptions) settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.asked == 0 && len(s.ask) == 0
+	return s.owed == 0
 }
 
 func (s *subscriptions) size() int {

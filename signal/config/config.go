@@ -134,7 +134,7 @@ func (c Config) mistakes() (all []mistake) {
 	check(address(c.AdminAddr), "ADMIN_ADDR", "host:port", c.AdminAddr)
 	oneOf("AUTH", c.Auth, "jwt", "none")
 	if c.Auth == "jwt" {
-		check(len(c.JWTSecret) >= 32, "JWT_SECRET", "at least 32 bytes long", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
+		check(len(c.JWTSecret) >= 32, "JWT_SECRET", "set, to at least 32 bytes", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
 	}
 	if c.Auth == "none" {
 		check(loopback(c.Addr), "AUTH", "jwt unless "+Prefix+"ADDR is a loopback address", "none")
@@ -178,6 +178,21 @@ func isOrigin(s string) bool {
 	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && s == u.Scheme+"://"+u.Host
 }
 
+// AdminAddr is where a node of this environment tells operators how it is. It needs
+// nothing else to be set.
+func AdminAddr() (string, error) {
+	var c struct {
+		Addr string `env:"APP_ENV_SIGNAL_ADMIN_ADDR" envDefault:"127.0.0.1:9090"`
+	}
+	if err := env.Parse(&c); err != nil {
+		return "", err
+	}
+	if !address(c.Addr) {
+		return "", fmt.Errorf("%sADMIN_ADDR must be host:port, is %q", Prefix, c.Addr)
+	}
+	return c.Addr, nil
+}
+
 // Unknown names the variables with our prefixes that nobody reads, each with the
 // nearest one that somebody does.
 func Unknown() (warnings []string) {
@@ -196,7 +211,11 @@ func Unknown() (warnings []string) {
 			continue
 		}
 		nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
-		warnings = append(warnings, fmt.Sprintf("%s is not read by anyone: did you mean %s?", name, nearest))
+		warning := name + " is not read by anyone"
+		if distance(name, nearest) <= 3 {
+			warning += ": did you mean " + nearest + "?"
+		}
+		warnings = append(warnings, warning)
 	}
 	slices.Sort(warnings)
 	return warnings

@@ -100,9 +100,9 @@ func TestNoAuthenticationOnlyOnLoopback(t *testing.T) {
 }
 
 func TestUnknown(t *testing.T) {
-	environ(t, map[string]string{"APP_ENV_SIGNAL_JWT_SECRT": "x", "APP_ENV_WEBSOCKET_REDIS_HOSTS": "x", "APP_ENV_OTHER": "x", "APP_ENV_SIGNAL_ADDR": ":1"})
+	environ(t, map[string]string{"APP_ENV_SIGNAL_JWT_SECRT": "x", "APP_ENV_WEBSOCKET_REDIS_HOSTS": "x", "APP_ENV_OTHER": "x", "APP_ENV_SIGNAL_FOO": "x", "APP_ENV_SIGNAL_ADDR": ":1"})
 	got := strings.Join(config.Unknown(), "\n")
-	want := "APP_ENV_SIGNAL_JWT_SECRT is not read by anyone: did you mean APP_ENV_SIGNAL_JWT_SECRET?\n" +
+	want := "APP_ENV_SIGNAL_FOO is not read by anyone\nAPP_ENV_SIGNAL_JWT_SECRT is not read by anyone: did you mean APP_ENV_SIGNAL_JWT_SECRET?\n" +
 		"APP_ENV_WEBSOCKET_REDIS_HOSTS is not read by anyone: did you mean APP_ENV_WEBSOCKET_REDIS_HOST?"
 	if got != want {
 		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)

@@ -18,6 +18,7 @@ type Client struct {
 	mu     sync.Mutex
 	rooms  map[proto.Room]*member // guarded by mu
 	closed bool                   // guarded by mu
+	open   atomic.Int32           // joins without their last answer
 }
 
 // A member is a client in a room, from one join to the leave that ends it. The
@@ -33,26 +34,38 @@ type member struct {
 // Add makes a client known: from now on SendToClient reaches it.
 func (h *Hub) Add(id proto.ClientID, conn Conn) *Client {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)], rooms: map[proto.Room]*member{}}
 	h.added++
 	h.clients[id] = c
+	ill := h.ill
+	h.mu.Unlock()
+	if ill {
+		conn.Send(health(ill))
+	}
 	return c
 }
+
+// outstanding is how many joins of one client may wait for their rooms.
+const outstanding = 32
 
 // Join makes the client a member of rooms. For each room its shard writes, as the
 // room takes effect, a joined frame that repeats id; the last one is done and names
 // the denied as well. A room that is left again before it took effect is denied as
-// superseded. The caller has checked names and rights.
-func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) {
+// superseded. The caller has checked names and rights. It is false, and nothing is
+// done, while 32 joins have not been answered yet.
+func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return
+		return true
 	}
+	if c.open.Load() >= outstanding {
+		return false
+	}
+	c.open.Add(1)
 	if len(rooms) == 0 {
 		c.shard.command(add{reply: &reply{client: c, id: id, denied: denied}})
-		return
+		return true
 	}
 	r := &reply{client: c, id: id, denied: denied, left: len(rooms)}
 	for _, name := range rooms {
@@ -63,6 +76,7 @@ func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) 
 		}
 		c.hub.enter(name, add{m, name, r})
 	}
+	return true
 }
 
 // Leave ends memberships. What is on its way to the connection may still arrive

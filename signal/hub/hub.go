@@ -52,6 +52,7 @@ type Hub struct {
 	clients map[proto.ClientID]*Client // guarded by mu
 	rooms   map[proto.Room]*local      // guarded by mu
 	added   int                        // guarded by mu: deals the clients to the shards
+	ill     bool                       // guarded by mu: clients are told that events may be missing
 }
 
 // maxShards is the number of bits in local's masks.
@@ -156,7 +157,7 @@ func (h *Hub) enter(name proto.Room, a add) {
 
 // leave takes m out of its room, which it closes after the last one.
 func (h *Hub) leave(m *member) {
-	stranded, last := m.local.leave()
+	stranded, last := m.local.leave(m)
 	for _, a := range stranded {
 		a.member.client.shard.command(a)
 	}
@@ -174,18 +175,33 @@ func (h *Hub) forget(l *local) {
 	}
 }
 
-// Degraded tells every client that Redis is away, so that events may be missing, or
-// that it is back.
-func (h *Hub) Degraded(on bool) {
-	event := proto.EventRestored
-	if on {
-		event = proto.EventDegraded
-	}
-	frame := proto.AppendFrame(nil, event, nil, "")
+// Lost says that no room is heard any more, until Subscribed says so: who joins from now
+// on waits.
+func (h *Hub) Lost() {
 	h.mu.RLock()
-	clients := slices.Collect(maps.Values(h.clients))
+	rooms := slices.Collect(maps.Values(h.rooms))
 	h.mu.RUnlock()
+	for _, l := range rooms {
+		l.lost()
+	}
+}
+
+// Degraded tells every client that Redis is away, so that events may be missing, or
+// that it is back. Who comes meanwhile is told as well.
+func (h *Hub) Degraded(on bool) {
+	frame := health(on)
+	h.mu.Lock()
+	h.ill = on
+	clients := slices.Collect(maps.Values(h.clients))
+	h.mu.Unlock()
 	for _, c := range clients {
 		c.conn.Send(frame)
 	}
+}
+
+func health(ill bool) []byte {
+	if ill {
+		return proto.AppendFrame(nil, proto.EventDegraded, nil, "")
+	}
+	return proto.AppendFrame(nil, proto.EventRestored, nil, "")
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -361,6 +362,37 @@ func TestSlowClientCostsTheOthersNothing(t *testing.T) {
 		}
 		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 			t.Errorf("metrics: %v %v", problems, err)
+		}
+	})
+}
+
+// While a room is not heard, who leaves it again leaves nothing behind.
+func TestWaitingIsBounded(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var stays conn
+		h.Add("stays", &stays).Join("", []proto.Room{"a"}, nil)
+		var gone atomic.Int32
+		const clients = 100
+		for i := range clients {
+			c := &conn{}
+			runtime.AddCleanup(c, func(int) { gone.Add(1) }, 0)
+			cl := h.Add(proto.ClientID(fmt.Sprint(i)), c)
+			for n := range 40 {
+				if taken := cl.Join("", []proto.Room{"a"}, nil); taken != (n < 32) {
+					t.Fatalf("join %d is taken: %t", n, taken)
+				}
+			}
+			cl.Close()
+		}
+		synctest.Wait()
+		runtime.GC()
+		runtime.GC()
+		synctest.Wait()
+		if n := gone.Load(); n < clients-1 {
+			t.Errorf("%d of %d closed clients are still in memory", clients-n, clients)
+		}
+		if b.subs["a"] != 1 {
+			t.Errorf("subscriptions %v", b.subs)
 		}
 	})
 }

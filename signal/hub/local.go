@@ -19,9 +19,9 @@ type local struct {
 	mu      sync.Mutex
 	room    room.Room
 	members int
-	heard   bool  // the bus listens to it
-	closed  bool  // the last member has left: it is not used again
-	waiting []add // of members, until heard
+	heard   bool              // the bus listens to it
+	closed  bool              // the last member has left: it is not used again
+	waiting map[*member][]add // until heard
 
 	listening uint64        // bit i: shard i has members
 	noted     uint64        // bit i: shard i knows that there is news
@@ -57,36 +57,44 @@ func (l *local) enter(m *member) bool {
 func (l *local) await(a add) (now bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.heard {
-		l.waiting = append(l.waiting, a)
+	if l.heard {
+		return true
 	}
-	return l.heard
+	if l.waiting == nil {
+		l.waiting = map[*member][]add{}
+	}
+	l.waiting[a.member] = append(l.waiting[a.member], a)
+	return false
 }
 
 // opened says that the bus listens to the room, and returns who has waited for it.
-func (l *local) opened() []add {
+func (l *local) opened() (waited []add) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heard = true
-	return l.clearWaiting()
+	for _, adds := range l.waiting {
+		waited = append(waited, adds...)
+	}
+	l.waiting = nil
+	return waited
 }
 
-// leave counts a member out. After the last one, those that wait (they have left as
-// well) are returned for their answers.
-func (l *local) leave() (stranded []add, last bool) {
+// lost says that the bus does not listen any more.
+func (l *local) lost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.members--; l.members > 0 {
-		return nil, false
-	}
-	l.closed = true
-	return l.clearWaiting(), true
+	l.heard = false
 }
 
-func (l *local) clearWaiting() []add {
-	w := l.waiting
-	l.waiting = nil
-	return w
+// leave counts a member out, and returns its adds that have waited in vain.
+func (l *local) leave(m *member) (stranded []add, last bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stranded = l.waiting[m]
+	delete(l.waiting, m)
+	l.members--
+	l.closed = l.members == 0
+	return stranded, l.closed
 }
 
 // listen makes shard i a reader from now on: the instant at which a join takes

@@ -193,6 +193,9 @@ func (s *shard) answer() {
 	if frame.Rooms == nil {
 		frame.Rooms = []proto.JoinedRoom{}
 	}
+	if frame.Done {
+		r.client.open.Add(-1)
+	}
 	if len(frame.Rooms) > 0 || frame.Done {
 		r.client.conn.Send(proto.AppendFrame(nil, proto.EventJoined, frame, r.id))
 	}

@@ -74,7 +74,7 @@ func (s *Session) publish(f proto.Frame) {
 		return
 	}
 	if !s.lane.take(publish{p, s.identity.User, f.ID}, s.publishOne) {
-		s.fail(proto.CodeBusy, "32 events are on their way", f.ID)
+		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", f.ID)
 	}
 }
 

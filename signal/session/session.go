@@ -13,6 +13,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -133,7 +134,7 @@ func (s *Session) Receive(b []byte) {
 	case proto.EventPublish:
 		s.publish(f)
 	default:
-		s.fail(proto.CodeUnknownEvent, "nothing on this node takes the event", f.ID)
+		s.fail(proto.CodeUnknownEvent, "a client may send authenticate, join, leave, publish and heartbeat", f.ID)
 	}
 }
 
@@ -251,7 +252,9 @@ func (s *Session) join(f proto.Frame) {
 		rooms = append(rooms, a.Room)
 	}
 	s.o.Metrics.denied.Add(float64(len(denied)))
-	s.client.Join(f.ID, rooms, denied)
+	if !s.client.Join(f.ID, rooms, denied) {
+		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", f.ID)
+	}
 }
 
 // judge says why the client may not be in the room, or nothing.
@@ -286,7 +289,7 @@ func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
 		return nil, false
 	}
 	if most := s.o.Limits.RoomsPerFrame; most > 0 && len(asked) > most {
-		s.fail(proto.CodeTooManyRooms, "", f.ID)
+		s.fail(proto.CodeTooManyRooms, fmt.Sprintf("%d, at most %d are allowed", len(asked), most), f.ID)
 		return nil, false
 	}
 	return asked, true

@@ -20,8 +20,14 @@ import (
 const (
 	// outbound is what a connection holds for a client that reads too slowly (S4-084).
 	outbound = 1 << 20
-	// stuckAfter ends a client whose socket took nothing for so long.
-	stuckAfter = 10 * time.Second
+	// stuckAfter ends a client whose socket did not take one frame in so long. It is more
+	// than the ten seconds without progress that would be enough, because a blocked write
+	// hides progress: the kernel wakes it when a third of its buffer is free, which a slow
+	// but steady reader may need twenty seconds for.
+	stuckAfter = 30 * time.Second
+	// behindAfter ends a client that has been behind by more than lag for so long.
+	behindAfter = 60 * time.Second
+	lag         = outbound / 8
 	// farewell is how long a client has to answer our Close frame.
 	farewell = 2 * time.Second
 )
@@ -39,6 +45,7 @@ type conn struct {
 	bytes   int             // guarded by mu: of queue and of what is being written
 	writing bool            // guarded by mu: the writer lives
 	since   time.Time       // guarded by mu: when the writer began, or its present frame
+	behind  time.Time       // guarded by mu: since when bytes is more than lag; zero while it is not
 	code    proto.CloseCode // guarded by mu: with which it ends; 0 while it does not
 	pinged  int64           // guarded by mu: what heard was at the last ping
 }
@@ -66,7 +73,9 @@ func (c *conn) take(frame []byte) bool {
 		return false
 	}
 	c.queue = append(c.queue, frame)
-	c.bytes += len(frame)
+	if c.bytes += len(frame); c.bytes > lag && c.behind.IsZero() {
+		c.behind = time.Now()
+	}
 	c.startWriter()
 	return true
 }
@@ -125,7 +134,9 @@ func (c *conn) write() {
 				return
 			}
 			c.mu.Lock()
-			c.bytes -= len(f)
+			if c.bytes -= len(f); c.bytes <= lag {
+				c.behind = time.Time{}
+			}
 			c.mu.Unlock()
 		}
 	}
@@ -195,7 +206,8 @@ func (c *conn) tick(now time.Time) {
 	c.mu.Lock()
 	heard, code := c.socket.heard.Load(), c.code
 	silent := now.Sub(time.Unix(0, heard))
-	stuck := c.writing && now.Sub(c.since) > stuckAfter
+	stuck := c.writing && now.Sub(c.since) > c.owner.o.StuckAfter
+	slow := !c.behind.IsZero() && now.Sub(c.behind) > behindAfter
 	ping := code == 0 && silent >= c.owner.o.PingAfter && c.pinged != heard
 	if ping {
 		c.pinged = heard
@@ -207,8 +219,10 @@ func (c *conn) tick(now time.Time) {
 		c.cut()
 	case code == 0 && silent >= c.owner.o.DeadAfter:
 		c.End(proto.CloseHeartbeat)
+	case slow:
+		c.End(proto.CloseSlow)
 	case ping:
-		c.owner.running.Go(c.ping)
+		c.owner.start(c.ping)
 	}
 }
 

@@ -40,6 +40,7 @@ type Options struct {
 	Origins    []string      // that pages may come from; "*" is any, none is the node's own host
 	PingAfter  time.Duration // of silence; 0 is PingAfter
 	DeadAfter  time.Duration // of silence; 0 is DeadAfter
+	StuckAfter time.Duration // that the socket takes nothing of a frame; 0 is 30 s
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
 }
@@ -62,6 +63,13 @@ func New(o Options) *WebSocket {
 	}
 	if o.DeadAfter == 0 {
 		o.DeadAfter = DeadAfter
+	}
+	if o.StuckAfter == 0 {
+		o.StuckAfter = stuckAfter
+	}
+	o.Origins = slices.Clone(o.Origins)
+	for i, origin := range o.Origins {
+		o.Origins[i] = strings.ToLower(origin)
 	}
 	w := &WebSocket{o: o, conns: map[*conn]bool{}}
 	w.metrics = newMetrics(o.Registerer, w)
@@ -139,6 +147,15 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.conns[c] = true
 	w.running.Go(c.read)
 	w.metrics.opened.Inc()
+}
+
+// start runs something beside a connection, unless Shutdown may have stopped waiting.
+func (w *WebSocket) start(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closing {
+		w.running.Go(f)
+	}
 }
 
 func (w *WebSocket) isClosing() bool {

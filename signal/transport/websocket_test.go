@@ -172,7 +172,7 @@ func (c *raw) closes(t *testing.T, code proto.CloseCode) {
 }
 
 func TestHandshake(t *testing.T) {
-	s := serve(t, func(o *transport.Options) { o.Origins = []string{"https://app.example.com"} })
+	s := serve(t, func(o *transport.Options) { o.Origins = []string{"https://App.example.com"} })
 	without := func(line string) string { return strings.Replace(upgrade, line, "", 1) }
 	for name, v := range map[string]struct {
 		request string
@@ -295,7 +295,7 @@ func TestHeartbeat(t *testing.T) {
 // TestSlowClient: one that does not read is ended, and costs the others nothing.
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
-	s := serve(t, nil)
+	s := serve(t, func(o *transport.Options) { o.StuckAfter = 3 * time.Second })
 	slow := s.open(t)
 	_, _ = slow.Write(frame(0x81, `{"event":"authenticate","data":{"token":"slow"}}`))
 	quick := wstest.Login(t, s.addr, "quick")

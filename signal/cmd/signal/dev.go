@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -22,6 +23,7 @@ import (
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal"
 	"github.com/signal-team/signal/signal/bus"
+	"github.com/signal-team/signal/signal/config"
 )
 
 //go:embed page
@@ -47,7 +49,7 @@ func dev() *cobra.Command {
 	var d demo
 	c := &cobra.Command{
 		Use:   "dev",
-		Short: "Run Redis, two nodes, a Sale service and a page to try them, all in this process on loopback",
+		Short: "Run Redis, two nodes, a Sale service and a page to try them, on loopback",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains([]string{"all", "api", "ws"}, d.role) {
@@ -59,7 +61,11 @@ func dev() *cobra.Command {
 					return fmt.Errorf("%w: dev listens on loopback only, not on %q", errUsage, addr)
 				}
 			}
-			return d.run(cmd.Context(), cmd.OutOrStdout().Write)
+			err := d.run(cmd.Context(), cmd.OutOrStdout().Write)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w: is it running already? --page, --nodes and --redis choose other addresses", err)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&d.page, "page", "127.0.0.1:8080", "where the page and the Sale service listen")
@@ -168,6 +174,7 @@ func (d *demo) welcome() string {
 	fmt.Fprintf(&b, "  A token      %s\n\n", d.token())
 	fmt.Fprintf(&b, "  Send an event as a Sale service does, from another terminal:\n\n")
 	fmt.Fprintf(&b, "  %sADDRS=%s bin/signal send --room %s order.paid '{\"id\":42,\"total\":1250}'\n\n", emitter.EnvPrefix, d.redis, updates)
+	fmt.Fprintf(&b, "  A token for less:\n\n  %sJWT_SECRET='%s' bin/signal token --user u1 --rooms orders\n\n", config.Prefix, devSecret)
 	fmt.Fprintf(&b, "  Redis is embedded: for development on one machine, nothing is kept. Ctrl-C ends everything.\n\n")
 	return b.String()
 }

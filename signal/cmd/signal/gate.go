@@ -17,6 +17,7 @@ type gate struct {
 
 	mu    sync.Mutex
 	shut  bool              // guarded by mu
+	ended bool              // guarded by mu
 	conns map[net.Conn]bool // guarded by mu
 }
 
@@ -27,7 +28,7 @@ func newGate(l net.Listener, to string) *gate {
 // Run lets connections through until ctx ends.
 func (g *gate) Run(ctx context.Context) error {
 	defer g.running.Wait()
-	defer context.AfterFunc(ctx, func() { _ = g.listener.Close(); g.Shut(true) })()
+	defer context.AfterFunc(ctx, func() { _ = g.listener.Close(); g.end() })()
 	for {
 		c, err := g.listener.Accept()
 		if err != nil {
@@ -43,12 +44,20 @@ func (g *gate) Run(ctx context.Context) error {
 	}
 }
 
+// end closes the gate for good.
+func (g *gate) end() {
+	g.mu.Lock()
+	g.ended = true
+	g.mu.Unlock()
+	g.Shut(true)
+}
+
 // Shut closes or opens the gate. Closing cuts who is through.
 func (g *gate) Shut(shut bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.shut = shut
-	if shut {
+	g.shut = shut || g.ended
+	if g.shut {
 		for c := range g.conns {
 			_ = c.Close()
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/signal-team/signal/signal/config"
 )
 
 func health() *cobra.Command {
@@ -15,7 +17,7 @@ func health() *cobra.Command {
 		Short: "Ask the node on APP_ENV_SIGNAL_ADMIN_ADDR whether it lives; the exit code is the answer",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load()
+			addr, err := config.AdminAddr()
 			if err != nil {
 				return err
 			}
@@ -24,7 +26,7 @@ func health() *cobra.Command {
 				path = "/readyz"
 			}
 			client := http.Client{Timeout: 3 * time.Second}
-			r, err := client.Get("http://" + cfg.AdminAddr + path)
+			r, err := client.Get("http://" + addr + path)
 			if err != nil {
 				return err
 			}

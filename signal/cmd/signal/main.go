@@ -23,7 +23,9 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 	redis.SetLogger(quiet{})     // the bus says what matters, once
 	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		if !errors.Is(err, errLogged) {
+			fmt.Fprintln(os.Stderr, err)
+		}
 		os.Exit(1)
 	}
 }
@@ -67,5 +69,7 @@ func logger(level string) (*zap.Logger, error) {
 	return z.Build()
 }
 
-// errUsage is a mistake on the command line.
-var errUsage = errors.New("usage")
+var (
+	errUsage  = errors.New("usage")  // a mistake on the command line
+	errLogged = errors.New("logged") // the log has said it
+)

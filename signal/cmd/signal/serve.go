@@ -30,10 +30,14 @@ func serve() *cobra.Command {
 				log.Warn("unknown variable", zap.String("hint", w))
 			}
 			node, err := signal.New(cfg, log)
-			if err != nil {
-				return err
+			if err == nil {
+				err = node.Run(cmd.Context())
 			}
-			return node.Run(cmd.Context())
+			if err != nil {
+				log.Error("node failed", zap.Error(err))
+				return errLogged
+			}
+			return nil
 		},
 	}
 }
