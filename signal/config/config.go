@@ -181,16 +181,12 @@ func isOrigin(s string) bool {
 // AdminAddr is where a node of this environment tells operators how it is. It needs
 // nothing else to be set.
 func AdminAddr() (string, error) {
-	var c struct {
-		Addr string `env:"APP_ENV_SIGNAL_ADMIN_ADDR" envDefault:"127.0.0.1:9090"`
+	var c Config
+	_ = env.Parse(&c) // what is wrong elsewhere does not matter here
+	if !address(c.AdminAddr) {
+		return "", fmt.Errorf("%sADMIN_ADDR must be host:port, is %q", Prefix, c.AdminAddr)
 	}
-	if err := env.Parse(&c); err != nil {
-		return "", err
-	}
-	if !address(c.Addr) {
-		return "", fmt.Errorf("%sADMIN_ADDR must be host:port, is %q", Prefix, c.Addr)
-	}
-	return c.Addr, nil
+	return c.AdminAddr, nil
 }
 
 // Unknown names the variables with our prefixes that nobody reads, each with the
