@@ -161,11 +161,12 @@ func (b *Bus) once(ctx context.Context, dst Receiver, up func()) error {
 		wrote <- err
 	}()
 	err := b.read(ctx, ps, dst, up)
-	dst.Lost()
+	_ = ps.Close()
 	stop()
 	if werr := <-wrote; werr != nil && !errors.Is(werr, context.Canceled) && !errors.Is(werr, redis.ErrClosed) {
 		err = werr // the cause; the reader only saw a closed socket
 	}
+	dst.Lost() // when nobody is left who could say Subscribed
 	return emitter.Classify(err)
 }
 
