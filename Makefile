@@ -22,6 +22,7 @@ build: ## bin/signal, a static binary
 .PHONY: test
 test: ## every test, with the race detector, on real servers
 	@scripts/need redis-server
+	@scripts/need gcc gcc libc6-dev # the race detector links with it
 	@GO=$(GO) scripts/test $(MODULES:%=./%/...)
 	@$(GO) test -run Allocs ./signal/hub # which the race detector would falsify
 

@@ -3,25 +3,29 @@ module github.com/signal-team/signal/signal
 go 1.26.0
 
 require (
-	github.com/alicebob/miniredis/v2 v2.40.0
-	github.com/caarlos0/env/v11 v11.4.2
-	github.com/go-chi/chi/v5 v5.5.0
-	github.com/golang-jwt/jwt/v5 v5.3.1
-	github.com/prometheus/client_golang v1.25.0
-	github.com/redis/go-redis/v9 v9.23.0
+	github.com/alicebob/miniredis/v2 v2.40.0 // the embedded Redis: docs/adr/0003
+	github.com/caarlos0/env/v11 v11.4.2 // the environment into config
+	github.com/go-chi/chi/v5 v5.5.0 // routes of api
+	github.com/golang-jwt/jwt/v5 v5.3.1 // tokens
+	github.com/prometheus/client_golang v1.25.0 // metrics
+	github.com/redis/go-redis/v9 v9.23.0 // Redis
 	github.com/signal-team/signal/emitter v0.0.0
 	github.com/signal-team/signal/proto v0.0.0
-	github.com/spf13/cobra v1.10.2
-	go.uber.org/zap v1.28.0
-	golang.org/x/sync v0.24.0
-	nhooyr.io/websocket v1.8.17
+	github.com/spf13/cobra v1.10.2 // commands
+	go.uber.org/zap v1.28.0 // the log
+	golang.org/x/sync v0.24.0 // errgroup: the parts of a node end together
+	nhooyr.io/websocket v1.8.17 // WebSockets: docs/adr/0002
+)
+
+require (
+	github.com/chromedp/chromedp v0.23.0
+	go.yaml.in/yaml/v3 v3.0.6
 )
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/chromedp/cdproto v0.159.0 // indirect
-	github.com/chromedp/chromedp v0.23.0 // indirect
 	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/kylelemons/godebug v1.1.0 // indirect
@@ -33,7 +37,6 @@ require (
 	github.com/yuin/gopher-lua v1.1.1 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/multierr v1.10.0 // indirect
-	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )

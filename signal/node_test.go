@@ -262,6 +262,24 @@ func TestBadFrames(t *testing.T) {
 	}
 }
 
+// TestFrameSize: 64 KiB are taken, one byte more ends the connection with 1009.
+func TestFrameSize(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	c := wstest.Login(t, n.addr(), token(t, "u1", nil, nil))
+	head := `{"event":"nothing","id":"x","data":"`
+	frame := head + strings.Repeat("x", 64<<10-len(head)-2) + `"}`
+	c.Raw(frame)
+	if e := c.Expect(t, "error").Error(); e.Code != proto.CodeUnknownEvent || e.Ref != "x" {
+		t.Errorf("%d bytes: %+v", len(frame), e)
+	}
+	c.Raw(frame + " ")
+	if _, err := c.Next(); err == nil {
+		t.Error("65,537 bytes are answered")
+	} else if code, _ := wstest.Closed(err); code != proto.CloseTooBig {
+		t.Errorf("65,537 bytes: %v, want close code 1009", err)
+	}
+}
+
 func many(n int) string {
 	var b strings.Builder
 	for i := range n {
