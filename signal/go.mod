@@ -18,8 +18,8 @@ require (
 )
 
 require (
-	github.com/chromedp/chromedp v0.23.0
-	go.yaml.in/yaml/v3 v3.0.6
+	github.com/chromedp/chromedp v0.23.0 // tests: the page in a real browser, without npm
+	go.yaml.in/yaml/v3 v3.0.6 // tests: deploy/ and traefik/ decoded strictly
 )
 
 require (
