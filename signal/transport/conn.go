@@ -104,8 +104,8 @@ func (c *conn) End(code proto.CloseCode) {
 func (c *conn) cut() { _ = c.socket.Close() }
 
 // write gives the queue to the socket and ends; if the connection is to end, it ends
-// that too, after the queue and with a Close frame. It writes on a context without an end, because a context that ends
-// would drop the socket: tick watches instead.
+// that too, after the queue and with a Close frame. It writes on a context without an
+// end, because one that ends would drop the socket: tick watches instead.
 func (c *conn) write() {
 	for {
 		c.mu.Lock()
