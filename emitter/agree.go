@@ -23,25 +23,34 @@ var ErrDisagrees = errors.New("emitter: this Redis is used in another way")
 // ones only read. An error is ErrDisagrees, ErrRefused, or ErrUnavailable when Redis
 // did not answer.
 func (s Settings) Agree(ctx context.Context, rdb redis.UniversalClient) error {
+	_, err := s.agree(ctx, rdb)
+	return err
+}
+
+// agree also says whether ours now stands there. A Redis that refuses writes for a while,
+// a full one say, publishes all the same: then it is to be asked again.
+func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written bool, err error) {
 	key := s.Layout().Config()
 	ours := map[string]string{"protocol": strconv.Itoa(proto.Version), "pubsub": string(s.Ways())}
 	theirs, err := rdb.HGetAll(ctx, key).Result()
 	if err != nil {
-		return Classify(fmt.Errorf("read %s: %w", key, err))
+		return false, Classify(fmt.Errorf("read %s: %w", key, err))
 	}
+	written = true
 	for field, value := range ours {
 		if _, known := theirs[field]; known {
 			continue
 		}
-		switch err := Classify(rdb.HSetNX(ctx, key, field, value).Err()); {
-		case err == nil: // ours counts, or that of somebody who was quicker
-			if theirs[field], err = rdb.HGet(ctx, key, field).Result(); err != nil {
-				return Classify(fmt.Errorf("read %s: %w", key, err))
-			}
-		case errors.Is(err, ErrUnavailable): // a full Redis publishes all the same
-			theirs[field] = value
-		default:
-			return fmt.Errorf("write %s: %w", key, err)
+		err := rdb.HSetNX(ctx, key, field, value).Err()
+		if said, answered := errors.AsType[redis.Error](err); answered && passing(said.Error()) {
+			theirs[field], written = value, false
+			continue
+		}
+		if err == nil { // ours counts, or that of somebody who was quicker
+			theirs[field], err = rdb.HGet(ctx, key, field).Result()
+		}
+		if err != nil {
+			return false, Classify(fmt.Errorf("write %s: %w", key, err))
 		}
 	}
 	set := map[string]string{"protocol": "another version of Signal", "pubsub": EnvPrefix + "PUBSUB"}
@@ -52,5 +61,5 @@ func (s Settings) Agree(ctx context.Context, rdb redis.UniversalClient) error {
 				"make them equal, or stop everyone on this Redis and delete the key", ErrDisagrees, field, theirs[field], key, ours[field], set[field]))
 		}
 	}
-	return errors.Join(errs...)
+	return written, errors.Join(errs...)
 }

@@ -43,7 +43,7 @@ type Emitter struct {
 	rdb    *redis.Client
 	at     Settings
 	layout proto.Layout
-	agreed atomic.Bool // Agree has been asked, and said yes
+	agreed atomic.Bool // Agree has said yes, and ours stands there
 
 	sent, unheard, failed atomic.Uint64
 }
@@ -74,11 +74,11 @@ func FromEnv(ctx context.Context) (*Emitter, error) {
 // Check asks Redis whether this emitter fits to the others there: see
 // Settings.Agree.
 func (e *Emitter) Check(ctx context.Context) error {
-	if err := e.at.Agree(ctx, e.rdb); err != nil {
-		return err
+	written, err := e.at.agree(ctx, e.rdb)
+	if err == nil && written {
+		e.agreed.Store(true)
 	}
-	e.agreed.Store(true)
-	return nil
+	return err
 }
 
 // Close gives up the connections to Redis.

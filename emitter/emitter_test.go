@@ -244,6 +244,29 @@ func TestFullRedis(t *testing.T) {
 	}
 }
 
+// What could not be written down while Redis was full is made up for: nobody can come
+// meanwhile and disagree without a word.
+func TestAgreeAfterFull(t *testing.T) {
+	srv := redistest.Start(t, "--maxmemory", "1")
+	first := open(t, srv.Settings())
+	if err := first.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rdb := srv.Client()
+	defer rdb.Close()
+	if err := rdb.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	s := srv.Settings()
+	s.PubSub = emitter.Sharded
+	if err := open(t, s).Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.SendToRoom(t.Context(), "a", "a", 1); !errors.Is(err, emitter.ErrDisagrees) {
+		t.Errorf("the first one: %v, want ErrDisagrees", err)
+	}
+}
+
 func TestNotRedisFault(t *testing.T) {
 	e := open(t, redistest.Start(t).Settings())
 	ctx, cancel := context.WithCancel(t.Context())

@@ -111,7 +111,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	if err := m.EventID.checkGrammar(); err != nil {
 		return m, malformed("%w", err)
 	}
-	if err := eachField(body, m.field); err != nil {
+	if err := eachField(body, MaxDepth+1, m.field); err != nil {
 		return m, malformed("%w", err)
 	}
 	if err := m.Event.Event.Check(); err != nil {

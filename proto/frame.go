@@ -70,7 +70,7 @@ func (e *FrameError) Error() string { return e.Code.Message() + ": " + e.Detail 
 func DecodeFrame(b []byte) (Frame, error) {
 	var f Frame
 	named := false
-	err := eachField(b, func(key string, value []byte) (err error) {
+	err := eachField(b, MaxDepth, func(key string, value []byte) (err error) {
 		switch key {
 		case "event":
 			var s string
@@ -186,7 +186,7 @@ func joinRoom(b []byte) (r JoinRoom, err error) {
 	if b[0] != '{' {
 		return r, fmt.Errorf("a room is %s, not a name", typeOf(b[0]))
 	}
-	err = eachField(b, func(key string, value []byte) (err error) {
+	err = eachField(b, MaxDepth, func(key string, value []byte) (err error) {
 		var s string
 		switch key {
 		case "room":
@@ -241,7 +241,7 @@ func (f Frame) fields(field func(key string, value []byte) error) error {
 	if f.Data == nil {
 		return &FrameError{CodeBadRequest, "data is missing", f.ID}
 	}
-	if err := eachField(f.Data, field); err != nil {
+	if err := eachField(f.Data, MaxDepth, field); err != nil {
 		return asFrameError(err, "data ", f.ID)
 	}
 	return nil

@@ -47,7 +47,7 @@ func DecodeIgnis(b []byte) (Target, Message, error) {
 	if len(b) > maxIgnis {
 		return Target{}, m, malformed("%d bytes, at most %d are allowed", len(b), maxIgnis)
 	}
-	err := eachField(b, func(key string, value []byte) (err error) {
+	err := eachField(b, MaxDepth+1, func(key string, value []byte) (err error) {
 		switch key {
 		case "serverId":
 			server, err = stringOf(key, value)

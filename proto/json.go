@@ -6,15 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is the deepest nesting of a JSON document that is accepted.
+// MaxDepth is the deepest nesting of a client's frame, and of an event's data. On the bus
+// the data stands one deeper.
 const MaxDepth = 32
 
 // eachField calls field for every member of the JSON object in b, with its value
 // as the very bytes that were sent. It is stricter than encoding/json where that
 // would let two readers disagree: keys are compared exactly, a key stands once,
-// the document is valid UTF-8 and not nested deeper than MaxDepth.
-func eachField(b []byte, field func(key string, value []byte) error) error {
-	if err := checkJSON(b); err != nil {
+// the document is valid UTF-8 and not nested deeper than depth.
+func eachField(b []byte, depth int, field func(key string, value []byte) error) error {
+	if err := checkJSON(b, depth); err != nil {
 		return err
 	}
 	i := skipSpace(b, 0)
@@ -49,8 +50,8 @@ func eachField(b []byte, field func(key string, value []byte) error) error {
 	return nil
 }
 
-// checkJSON says whether b is one JSON value in valid UTF-8 of bounded depth.
-func checkJSON(b []byte) error {
+// checkJSON says whether b is one JSON value in valid UTF-8, not nested deeper than most.
+func checkJSON(b []byte, most int) error {
 	if len(b) == 0 {
 		return fmt.Errorf("is empty")
 	}
@@ -67,8 +68,8 @@ func checkJSON(b []byte) error {
 		case c == '"':
 			inString = true
 		case c == '{' || c == '[':
-			if depth++; depth > MaxDepth {
-				return fmt.Errorf("is nested deeper than %d", MaxDepth)
+			if depth++; depth > most {
+				return fmt.Errorf("is nested deeper than %d", most)
 			}
 		case c == '}' || c == ']':
 			depth--
@@ -87,7 +88,7 @@ func checkJSON(b []byte) error {
 // UTF-8, nested at most MaxDepth deep. A browser drops the connection at a frame
 // that is not UTF-8, so this keeps one producer's mistake from a room's clients.
 func CheckData(b []byte) error {
-	if err := checkJSON(b); err != nil {
+	if err := checkJSON(b, MaxDepth); err != nil {
 		return fmt.Errorf("data %w", err)
 	}
 	return nil

@@ -117,6 +117,21 @@ func TestErrorsDoNotQuoteFrames(t *testing.T) {
 	}
 }
 
+// What a sender may send, every node can read.
+func TestDeepestData(t *testing.T) {
+	nested := func(n int) []byte { return []byte(strings.Repeat("[", n) + strings.Repeat("]", n)) }
+	if err := proto.CheckData(nested(proto.MaxDepth + 1)); err == nil {
+		t.Error("data deeper than MaxDepth is accepted")
+	}
+	m := proto.Message{Event: proto.Event{Event: "e", EventID: "e-1", Data: nested(proto.MaxDepth)}}
+	if err := proto.CheckData(m.Data); err != nil {
+		t.Error(err)
+	}
+	if _, err := proto.DecodeMessage(proto.AppendMessage(nil, m)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	ask := proto.NewAskID(proto.NewNodeID())
 	b := proto.AppendAnswer(nil, proto.Answer{Ask: ask, Receivers: 1})

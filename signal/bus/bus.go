@@ -60,7 +60,8 @@ type Bus struct {
 
 	subs    subscriptions
 	answers chan proto.Answer
-	heard   atomic.Int64 // when something last came, nanoseconds of the clock
+	began   time.Time
+	heard   atomic.Int64 // when something last came, nanoseconds since began
 	health  health
 
 	mu   sync.Mutex
@@ -72,8 +73,8 @@ type Bus struct {
 func New(node proto.NodeID, at emitter.Settings, ignis bool, e *emitter.Emitter, log *zap.Logger, reg prometheus.Registerer) *Bus {
 	b := &Bus{
 		node: node, at: at, layout: at.Layout(), ignis: ignis, rdb: at.Open(), emitter: e, log: log,
-		answers: make(chan proto.Answer, 1024),
-		asks:    map[proto.AskID]chan int{},
+		answers: make(chan proto.Answer, 1024), began: time.Now(),
+		asks: map[proto.AskID]chan int{},
 	}
 	b.subs.init()
 	b.metrics = newMetrics(reg, b)
@@ -151,7 +152,7 @@ func (b *Bus) once(ctx context.Context, dst Receiver, up func()) error {
 	// A blocked read does not see ctx end, only its socket closing.
 	defer context.AfterFunc(ctx, func() { _ = ps.Close() })()
 	b.subs.reset()
-	b.heard.Store(time.Now().UnixNano())
+	b.heard.Store(int64(time.Since(b.began)))
 
 	ctx, stop := context.WithCancel(ctx)
 	wrote := make(chan error, 1)
@@ -166,6 +167,7 @@ func (b *Bus) once(ctx context.Context, dst Receiver, up func()) error {
 	if werr := <-wrote; werr != nil && !errors.Is(werr, context.Canceled) && !errors.Is(werr, redis.ErrClosed) {
 		err = werr // the cause; the reader only saw a closed socket
 	}
+	b.subs.lost()
 	dst.Lost() // when nobody is left who could say Subscribed
 	return emitter.Classify(err)
 }
@@ -188,7 +190,10 @@ func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
 	}
 	watch := time.NewTicker(silence / 3)
 	defer watch.Stop()
-	pinged := int64(0) // what heard was then
+	var (
+		pinged   int64     // what heard was at the last ping
+		pingedAt time.Time // when that was
+	)
 	for {
 		w := b.subs.next(time.Now())
 		for _, r := range w.heard {
@@ -208,12 +213,11 @@ func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
 		select {
 		case <-b.subs.wake:
 		case now := <-watch.C:
-			heard := b.heard.Load()
-			switch silent := now.Sub(time.Unix(0, heard)); {
-			case silent > 2*silence:
+			switch heard := b.heard.Load(); {
+			case heard == pinged && now.Sub(pingedAt) > silence: // silent long before, too
 				return errSilent
-			case silent > silence && pinged != heard:
-				pinged = heard
+			case heard != pinged && now.Sub(b.began)-time.Duration(heard) > silence:
+				pinged, pingedAt = heard, now
 				if err := ps.Ping(ctx); err != nil {
 					return err
 				}
@@ -250,7 +254,7 @@ func (b *Bus) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func(
 		if err != nil {
 			return err
 		}
-		b.heard.Store(time.Now().UnixNano())
+		b.heard.Store(int64(time.Since(b.began)))
 		switch v := v.(type) {
 		case *redis.Message:
 			b.receive(dst, v)

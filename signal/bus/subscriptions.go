@@ -17,6 +17,7 @@ type subscriptions struct {
 	wake chan struct{} // holds one: next has something
 
 	mu    sync.Mutex
+	on    bool                         // guarded by mu: there is a connection
 	rooms map[proto.Room]*subscription // guarded by mu
 	owed  int                          // guarded by mu: of those wanted at the reset, not confirmed yet
 	ask   []proto.Room                 // guarded by mu: to be asked for
@@ -63,7 +64,9 @@ func (s *subscriptions) want(r proto.Room) {
 	if sub == nil {
 		sub = &subscription{}
 		s.rooms[r] = sub
-		s.ask = append(s.ask, r)
+		if s.on {
+			s.ask = append(s.ask, r)
+		}
 	} else if sub.state == hearing {
 		s.tell = append(s.tell, r)
 	}
@@ -75,10 +78,15 @@ func (s *subscriptions) drop(r proto.Room, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.rooms[r]
-	if sub.wanted--; sub.wanted == 0 {
-		sub.unwanted = now
-		s.idle = append(s.idle, idle{r, now})
+	if sub.wanted--; sub.wanted > 0 {
+		return
 	}
+	if !s.on {
+		delete(s.rooms, r)
+		return
+	}
+	sub.unwanted = now
+	s.idle = append(s.idle, idle{r, now})
 }
 
 func (s *subscriptions) wakeUp() {
@@ -88,17 +96,27 @@ func (s *subscriptions) wakeUp() {
 	}
 }
 
-// reset begins with a new connection, on which nothing is heard.
-func (s *subscriptions) reset() {
+// lost ends a connection: until reset, only what is wanted is remembered.
+func (s *subscriptions) lost() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.on = false
 	s.ask, s.tell, s.idle, s.owed = nil, nil, nil, 0
 	for r, sub := range s.rooms {
 		if sub.wanted == 0 {
 			delete(s.rooms, r)
-			continue
 		}
-		sub.state, sub.confirmed, sub.owed = unknown, 0, true
+		sub.state, sub.confirmed, sub.owed = unknown, 0, false
+	}
+}
+
+// reset begins with a new connection, on which nothing is heard.
+func (s *subscriptions) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.on = true
+	for r, sub := range s.rooms {
+		sub.owed = true
 		s.owed++
 		s.ask = append(s.ask, r)
 	}

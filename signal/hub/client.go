@@ -37,12 +37,16 @@ func (h *Hub) Add(id proto.ClientID, conn Conn) *Client {
 	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)], rooms: map[proto.Room]*member{}}
 	h.added++
 	h.clients[id] = c
-	ill := h.ill
 	h.mu.Unlock()
-	if ill {
+	for told := false; ; told = !told { // what Degraded says meanwhile may have come first
+		h.mu.RLock()
+		ill := h.ill
+		h.mu.RUnlock()
+		if ill == told {
+			return c
+		}
 		conn.Send(health(ill))
 	}
-	return c
 }
 
 // outstanding is how many joins of one client may wait for their rooms.

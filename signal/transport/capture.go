@@ -11,6 +11,11 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
+// clock is nanoseconds since the start, which nobody can set.
+func clock() int64 { return int64(time.Since(began)) }
+
+var began = time.Now()
+
 // A capture hands the WebSocket library a socket of ours when it takes over the
 // connection, so that we see the bytes in both directions.
 type capture struct {
@@ -29,7 +34,7 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	c.socket = &socket{Conn: raw}
-	c.socket.heard.Store(time.Now().UnixNano())
+	c.socket.heard.Store(clock())
 	return c.socket, bufio.NewReadWriter(rw.Reader, bufio.NewWriter(c.socket)), nil
 }
 
@@ -38,7 +43,7 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // and data too.
 type socket struct {
 	net.Conn
-	heard atomic.Int64  // nanoseconds of the clock
+	heard atomic.Int64  // clock at the client's last byte
 	said  atomic.Uint32 // the code of our Close frame; 0 before it
 
 	rest int // of the frame that is being written; its writes come one after the other
@@ -47,7 +52,7 @@ type socket struct {
 func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	if n > 0 {
-		s.heard.Store(time.Now().UnixNano())
+		s.heard.Store(clock())
 	}
 	return n, err
 }

@@ -28,6 +28,8 @@ const (
 	// behindAfter ends a client that has been behind by more than lag for so long.
 	behindAfter = 60 * time.Second
 	lag         = outbound / 8
+	// endAfter is how long a client that is to be ended has to take what it was sent.
+	endAfter = 10 * time.Second
 	// farewell is how long a client has to answer our Close frame.
 	farewell = 2 * time.Second
 )
@@ -47,6 +49,7 @@ type conn struct {
 	since   time.Time       // guarded by mu: when the writer began, or its present frame
 	behind  time.Time       // guarded by mu: since when bytes is more than lag; zero while it is not
 	code    proto.CloseCode // guarded by mu: with which it ends; 0 while it does not
+	ended   time.Time       // guarded by mu: when code was set
 	pinged  int64           // guarded by mu: what heard was at the last ping
 }
 
@@ -96,8 +99,15 @@ func (c *conn) End(code proto.CloseCode) {
 	if c.code != 0 {
 		return
 	}
-	c.code = code
+	c.code, c.ended = code, time.Now()
 	c.startWriter()
+}
+
+// ending says whether nothing more is heard of the client.
+func (c *conn) ending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.code != 0
 }
 
 // cut ends the connection now, without a word.
@@ -166,6 +176,9 @@ func (c *conn) read() {
 			c.End(proto.CloseBadUTF8)
 			break
 		}
+		if c.ending() {
+			break
+		}
 		c.session.Receive(b)
 	}
 	c.session.Close()
@@ -193,6 +206,9 @@ func codeOf(err error) proto.CloseCode {
 	if status := websocket.CloseStatus(err); status != -1 {
 		return proto.CloseCode(status) // the client's own
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return proto.CloseSlow // a pong that could not be written for five seconds: the library's own bound
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ETIMEDOUT) {
 		return proto.CloseGoingAway // nobody is there to read it
@@ -205,8 +221,8 @@ func (c *conn) tick(now time.Time) {
 	c.session.Tick(now)
 	c.mu.Lock()
 	heard, code := c.socket.heard.Load(), c.code
-	silent := now.Sub(time.Unix(0, heard))
-	stuck := c.writing && now.Sub(c.since) > c.owner.o.StuckAfter
+	silent := now.Sub(began) - time.Duration(heard)
+	stuck := c.writing && now.Sub(c.since) > c.owner.o.StuckAfter || code != 0 && now.Sub(c.ended) > endAfter
 	slow := !c.behind.IsZero() && now.Sub(c.behind) > behindAfter
 	ping := code == 0 && silent >= c.owner.o.PingAfter && c.pinged != heard
 	if ping {
