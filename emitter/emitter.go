@@ -184,7 +184,7 @@ func (e *Emitter) Broadcast(ctx context.Context, event proto.EventName, data any
 // looked at.
 func encode(data any) (json.RawMessage, error) {
 	raw, ok := data.(json.RawMessage)
-	if !ok {
+	if !ok || raw == nil { // none is null
 		var b bytes.Buffer
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)

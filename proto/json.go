@@ -2,6 +2,7 @@ package proto
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 )
@@ -34,11 +35,11 @@ func eachField(b []byte, depth int, field func(key string, value []byte) error) 
 		}
 		for _, s := range seen {
 			if s == key {
-				return fmt.Errorf("has the key %s twice", quote(key))
+				return errors.New("has a key twice")
 			}
 		}
 		if seen = append(seen, key); len(seen) > 64 {
-			return fmt.Errorf("has more than 64 keys")
+			return errors.New("has more than 64 keys")
 		}
 		i = skipSpace(b, skipSpace(b, end)+1) // behind the colon
 		end = skipValue(b, i)
@@ -53,7 +54,7 @@ func eachField(b []byte, depth int, field func(key string, value []byte) error) 
 // checkJSON says whether b is one JSON value in valid UTF-8, not nested deeper than most.
 func checkJSON(b []byte, most int) error {
 	if len(b) == 0 {
-		return fmt.Errorf("is empty")
+		return errors.New("is empty")
 	}
 	depth, inString := 0, false
 	for i := 0; i < len(b); i++ {
@@ -77,9 +78,9 @@ func checkJSON(b []byte, most int) error {
 	}
 	switch {
 	case !utf8.Valid(b):
-		return fmt.Errorf("is not valid UTF-8")
+		return errors.New("is not valid UTF-8")
 	case !json.Valid(b):
-		return fmt.Errorf("is not JSON")
+		return errors.New("is not JSON")
 	}
 	return nil
 }

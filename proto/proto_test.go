@@ -132,6 +132,20 @@ func TestDeepestData(t *testing.T) {
 	}
 }
 
+// The log says what is wrong with a bus message, not what is in it.
+func TestBusErrorsDoNotQuoteMessages(t *testing.T) {
+	for _, m := range []string{"secret\n{}", "E1 secret secret\n{}", "E1 e-1\n{\"secret\":1,\"secret\":2}", "E1 e-1\nsecret", "R1 secret 1"} {
+		_, err := proto.DecodeMessage([]byte(m))
+		_, aerr := proto.DecodeAnswer([]byte(m))
+		_, _, ierr := proto.DecodeIgnis([]byte(m))
+		for _, err := range []error{err, aerr, ierr} {
+			if err == nil || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%q: %v", m, err)
+			}
+		}
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	ask := proto.NewAskID(proto.NewNodeID())
 	b := proto.AppendAnswer(nil, proto.Answer{Ask: ask, Receivers: 1})

@@ -170,11 +170,7 @@ func send(s Sender) http.HandlerFunc {
 		if q.Live {
 			opts = append(opts, emitter.Live())
 		}
-		data := any(q.Data)
-		if q.Data == nil {
-			data = nil
-		}
-		receipt, err := s.Send(r.Context(), target, q.Event, data, opts...)
+		receipt, err := s.Send(r.Context(), target, q.Event, q.Data, opts...)
 		switch {
 		case err == nil:
 			write(w, http.StatusOK, "application/json", map[string]any{"eventId": receipt.EventID, "receivers": receipt.Receivers})

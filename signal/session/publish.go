@@ -79,11 +79,7 @@ func (s *Session) publish(f proto.Frame) {
 }
 
 func (s *Session) publishOne(p publish) {
-	data := any(p.Data)
-	if p.Data == nil {
-		data = nil
-	}
-	r, err := s.o.Publisher.SendToRoom(s.lane.ctx, p.Room, p.Event, data, emitter.FromClient(p.user, p.EventID))
+	r, err := s.o.Publisher.SendToRoom(s.lane.ctx, p.Room, p.Event, p.Data, emitter.FromClient(p.user, p.EventID))
 	switch {
 	case err == nil:
 		s.answer(proto.EventAck, proto.Ack{EventID: r.EventID, Receivers: r.Receivers}, p.ref)

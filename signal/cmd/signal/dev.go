@@ -53,12 +53,12 @@ func dev() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains([]string{"all", "api", "ws"}, d.role) {
-				return fmt.Errorf("%w: --role must be all, api or ws, is %q", errUsage, d.role)
+				return fmt.Errorf("--role must be all, api or ws, is %q", d.role)
 			}
 			for _, addr := range append([]string{d.page, d.redis}, d.nodes...) {
 				host, _, err := net.SplitHostPort(addr)
 				if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-					return fmt.Errorf("%w: dev listens on loopback only, not on %q", errUsage, addr)
+					return fmt.Errorf("dev listens on loopback only, not on %q", addr)
 				}
 			}
 			err := d.run(cmd.Context(), cmd.OutOrStdout().Write)

@@ -69,7 +69,5 @@ func logger(level string) (*zap.Logger, error) {
 	return z.Build()
 }
 
-var (
-	errUsage  = errors.New("usage")  // a mistake on the command line
-	errLogged = errors.New("logged") // the log has said it
-)
+// errLogged ends a command whose log has said why.
+var errLogged = errors.New("logged")
