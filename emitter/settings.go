@@ -181,7 +181,10 @@ func (s Settings) Ways() PubSub {
 //
 // The library's own retries are off: it cannot know that a PUBLISH whose answer
 // was lost has been delivered, and would deliver it twice.
-func (s Settings) Open() *redis.Client {
+func (s Settings) Open() *redis.Client { return redis.NewClient(s.Options()) }
+
+// Options are those of Open, for a node that adds to them.
+func (s Settings) Options() *redis.Options {
 	o := &redis.Options{
 		Addr:                     s.Addr(),
 		Username:                 s.Username,
@@ -201,5 +204,5 @@ func (s Settings) Open() *redis.Client {
 		host, _, _ := net.SplitHostPort(o.Addr)
 		o.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	}
-	return redis.NewClient(o)
+	return o
 }

@@ -87,7 +87,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 			Node: n.id, Hub: n.hub, Verifier: verifier(cfg), Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
 			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout, Heartbeat: transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 		},
-		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Log: n.log, Registerer: reg,
+		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
 	o := api.Options{WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg}
 	n.public, n.admin = server(api.Public(o)), server(api.Admin(o))

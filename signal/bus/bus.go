@@ -37,6 +37,8 @@ const (
 type Receiver interface {
 	// Receive gets an event of a room, in the room's order.
 	Receive(proto.Room, proto.Message)
+	// Flush says that nothing more is at hand: what Receive got can be written.
+	Flush()
 	// Subscribed says that the room is heard from now on.
 	Subscribed(proto.Room)
 	// SendToClient gets an event for one client, and says whether it took it.
@@ -55,6 +57,7 @@ type Bus struct {
 	ignis   bool
 	rdb     *redis.Client
 	emitter *emitter.Emitter
+	flush   func() // of Run's Receiver
 	log     *zap.Logger
 	metrics *metrics
 
@@ -72,10 +75,13 @@ type Bus struct {
 // hears the channels of the original. It answers through e.
 func New(node proto.NodeID, at emitter.Settings, ignis bool, e *emitter.Emitter, log *zap.Logger, reg prometheus.Registerer) *Bus {
 	b := &Bus{
-		node: node, at: at, layout: at.Layout(), ignis: ignis, rdb: at.Open(), emitter: e, log: log,
+		node: node, at: at, layout: at.Layout(), ignis: ignis, emitter: e, log: log,
 		answers: make(chan proto.Answer, 1024), began: time.Now(),
 		asks: map[proto.AskID]chan int{},
 	}
+	o := at.Options()
+	o.Dialer = b.dialer(redis.NewDialer(o))
+	b.rdb = redis.NewClient(o)
 	b.subs.init()
 	b.metrics = newMetrics(reg, b)
 	return b
@@ -95,6 +101,7 @@ func (b *Bus) Ready() error { return b.health.ready(time.Now()) }
 // others there use it in another way, or Redis refuses the node.
 func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	defer b.rdb.Close()
+	b.flush = dst.Flush
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { b.answer(ctx); return nil })
 	g.Go(func() error { return b.run(ctx, dst) })
@@ -249,7 +256,8 @@ func (b *Bus) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func(
 	if b.ignis {
 		own += len(proto.IgnisPatterns(b.node))
 	}
-	for isUp := false; ; {
+	defer dst.Flush()
+	for isUp, messages := false, 0; ; {
 		v, err := ps.Receive(ctx)
 		if err != nil {
 			return err
@@ -258,6 +266,9 @@ func (b *Bus) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func(
 		switch v := v.(type) {
 		case *redis.Message:
 			b.receive(dst, v)
+			if messages++; messages%together == 0 {
+				dst.Flush()
+			}
 		case *redis.Subscription:
 			if v.Kind == "psubscribe" || v.Channel == b.layout.Inbox(b.node) {
 				own--

@@ -27,6 +27,7 @@ const someone proto.ClientID = "abcdefg2.abcdefghijklmno7"
 type receiver struct {
 	mu      sync.Mutex
 	lines   []string
+	held    []string         // received, not flushed
 	clients []proto.ClientID // that are here
 }
 
@@ -37,8 +38,17 @@ func (r *receiver) add(format string, a ...any) {
 }
 
 func (r *receiver) Receive(room proto.Room, m proto.Message) {
-	r.add("%s: %s %s except %v", room, m.Event.Event, m.Data, m.Except)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = append(r.held, fmt.Sprintf("%s: %s %s except %v", room, m.Event.Event, m.Data, m.Except))
 }
+
+func (r *receiver) Flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines, r.held = append(r.lines, r.held...), nil
+}
+
 func (r *receiver) Subscribed(room proto.Room) { r.add("heard %s", room) }
 func (r *receiver) Degraded(on bool)           { r.add("degraded %t", on) }
 func (r *receiver) Lost()                      { r.add("lost") }

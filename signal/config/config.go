@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +44,7 @@ type Config struct {
 	FrameBytes     int           `env:"APP_ENV_SIGNAL_FRAME_BYTES" envDefault:"65536"`                        // largest frame from a client
 	Ignis          string        `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                             // hear the original's channels, or off
 	AuthTimeout    time.Duration `env:"APP_ENV_SIGNAL_AUTH_TIMEOUT" envDefault:"5s"`                          // from the connect to the authenticate frame
+	Readers        string        `env:"APP_ENV_SIGNAL_READERS" envDefault:"auto"`                             // how connections are read: auto, epoll or goroutine
 	LogLevel       string        `env:"APP_ENV_SIGNAL_LOG_LEVEL" envDefault:"info"`                           // debug, info, warn, error
 }
 
@@ -132,6 +134,7 @@ func (c Config) mistakes() (all []mistake) {
 	}
 	check(address(c.Addr), "ADDR", "host:port", c.Addr)
 	check(address(c.AdminAddr), "ADMIN_ADDR", "host:port", c.AdminAddr)
+	oneOf("READERS", cmp.Or(c.Readers, "auto"), "auto", "epoll", "goroutine")
 	oneOf("AUTH", c.Auth, "jwt", "none")
 	if c.Auth == "jwt" {
 		check(len(c.JWTSecret) >= 32, "JWT_SECRET", "set, to at least 32 bytes", fmt.Sprintf("%d bytes", len(c.JWTSecret)))

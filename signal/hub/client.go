@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/room"
 )
 
 // A Client is one connection on this node. One shard writes its events, so they
@@ -15,10 +16,16 @@ type Client struct {
 	hub   *Hub
 	shard *shard
 
-	mu     sync.Mutex
-	rooms  map[proto.Room]*member // guarded by mu
-	closed bool                   // guarded by mu
-	open   atomic.Int32           // joins without their last answer
+	mu      sync.Mutex
+	members []*member // guarded by mu: the rooms that it has joined or is joining
+	closed  bool      // guarded by mu
+
+	open atomic.Int32 // joins without their last answer
+
+	// Of the shard alone.
+	blocked bool      // its connection takes nothing more until Drained
+	queued  bool      // it stands in the shard's queue
+	behind  []*member // rooms in which it is to be served when it is drained
 }
 
 // A member is a client in a room, from one join to the leave that ends it. The
@@ -28,13 +35,18 @@ type member struct {
 	client *Client
 	local  *local      // set once by Hub.enter, under Client.mu
 	gone   atomic.Bool // left or closed: no byte of the room is written any more
-	index  int         // owned by the shard: place in its part, -1 when in none
+
+	// Of the shard alone.
+	own    bool        // it is not where its part is, but at cursor
+	cursor room.Cursor // while own
+	index  int32       // place in its part, -1 when in none
+	place  int32       // while own: place in the part's own
 }
 
 // Add makes a client known: from now on SendToClient reaches it.
 func (h *Hub) Add(id proto.ClientID, conn Conn) *Client {
 	h.mu.Lock()
-	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)], rooms: map[proto.Room]*member{}}
+	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)]}
 	h.added++
 	h.clients[id] = c
 	h.mu.Unlock()
@@ -45,9 +57,13 @@ func (h *Hub) Add(id proto.ClientID, conn Conn) *Client {
 		if ill == told {
 			return c
 		}
-		conn.Send(health(ill))
+		conn.Answer(health(ill))
 	}
 }
+
+// Drained says that the connection takes frames again, after it did not take all of a
+// batch.
+func (c *Client) Drained() { c.shard.drain(c) }
 
 // outstanding is how many joins of one client may wait for their rooms.
 const outstanding = 32
@@ -73,14 +89,25 @@ func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) 
 	}
 	r := &reply{client: c, id: id, denied: denied, left: len(rooms)}
 	for _, name := range rooms {
-		m := c.rooms[name]
-		if m == nil {
-			m = &member{client: c, index: -1}
-			c.rooms[name] = m
+		i := c.find(name)
+		if i < 0 {
+			i = len(c.members)
+			c.members = append(c.members, &member{client: c, index: -1})
 		}
-		c.hub.enter(name, add{m, name, r})
+		c.hub.enter(name, add{c.members[i], name, r})
 	}
 	return true
+}
+
+// find is the place of a room in members, or -1. It is called with mu held. Rooms of a
+// client are few: a map would cost each connection more than it saves.
+func (c *Client) find(name proto.Room) int {
+	for i, m := range c.members {
+		if m.local.name == name {
+			return i
+		}
+	}
+	return -1
 }
 
 // Leave ends memberships. What is on its way to the connection may still arrive
@@ -94,8 +121,11 @@ func (c *Client) Leave(id string, rooms []proto.Room) {
 	}
 	r := remove{client: c, id: id, reply: true, names: []proto.Room{}}
 	for _, name := range rooms {
-		if m := c.rooms[name]; m != nil {
-			delete(c.rooms, name)
+		if i := c.find(name); i >= 0 {
+			m := c.members[i]
+			last := len(c.members) - 1
+			c.members[i], c.members[last] = c.members[last], nil
+			c.members = c.members[:last]
 			m.gone.Store(true)
 			c.hub.leave(m)
 			r.members = append(r.members, m)
@@ -109,9 +139,9 @@ func (c *Client) Leave(id string, rooms []proto.Room) {
 func (c *Client) Rooms() []proto.Room {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := make([]proto.Room, 0, len(c.rooms))
-	for name := range c.rooms {
-		names = append(names, name)
+	names := make([]proto.Room, 0, len(c.members))
+	for _, m := range c.members {
+		names = append(names, m.local.name)
 	}
 	return names
 }
@@ -128,12 +158,11 @@ func (c *Client) Close() {
 		return
 	}
 	c.closed = true
-	r := remove{client: c}
-	for _, m := range c.rooms {
+	r := remove{client: c, members: c.members}
+	for _, m := range c.members {
 		m.gone.Store(true)
 		c.hub.leave(m)
-		r.members = append(r.members, m)
 	}
-	c.rooms = nil
+	c.members = nil
 	c.shard.command(r)
 }

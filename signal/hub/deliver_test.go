@@ -16,8 +16,10 @@ import (
 // A counter takes every frame and counts it.
 type counter struct{ n *atomic.Int64 }
 
-func (c counter) Write([]byte) bool { c.n.Add(1); return true }
-func (c counter) Send([]byte)       { c.n.Add(1) }
+func (c counter) Write(b *hub.Batch) int { c.n.Add(int64(len(b.Entries))); return len(b.Entries) }
+func (c counter) CaughtUp()              {}
+func (c counter) Send([]byte) bool       { c.n.Add(1); return true }
+func (c counter) Answer([]byte)          { c.n.Add(1) }
 
 // crowd is a running hub with one room of the given size, and a call that hands it
 // an event and returns when every member has it.
@@ -41,7 +43,7 @@ func crowd(tb testing.TB, size int) (deliver func()) {
 	m := proto.Message{Event: proto.Event{Event: "order.paid", Data: []byte(`{"id":42}`), EventID: "e-1", Time: 1}}
 	return func() {
 		want := n.Load() + int64(size)
-		h.Receive("a", m)
+		receive(h, "a", m)
 		await(want)
 	}
 }

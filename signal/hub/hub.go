@@ -2,11 +2,13 @@
 //
 // Everything here is memory: no socket, no Redis, no clock. No call waits, so one
 // slow client costs the others nothing. A room appends an event to its ring, once,
-// and leaves a note at each shard that has members; the shard takes what is new and
-// writes it to them (shard.go). So events that arrive meanwhile join the next pass
-// by themselves.
+// and leaves a note at each shard that has members (local.go); the shard takes what is
+// new (shard.go) and writes it to them, joined, in one pass (pass.go). So events that
+// arrive meanwhile join the next pass by themselves. Who could not take all has a cursor
+// of its own and is served when its connection has drained (behind.go).
 //
-// Locks are taken in one order: Client.mu, then Hub.mu or local.mu, then shard.mu.
+// Locks are taken in one order: Client.mu, then Hub.mu or local.mu, then shard.mu or
+// budget.mu.
 // A connection's own lock is taken under none of them.
 package hub
 
@@ -24,13 +26,25 @@ import (
 	"github.com/signal-team/signal/signal/room"
 )
 
-// A Conn is a client's connection as the hub sees it. Neither call waits, and the
-// frame belongs to all clients: it is not changed, also not later.
+// A Conn is a client's connection as the hub sees it. No call waits, and frames belong
+// to all clients: they are not changed, also not later.
 type Conn interface {
-	// Write takes an event, or refuses it because the client is behind or gone.
-	Write(frame []byte) (taken bool)
-	// Send takes an answer. A connection that cannot take it is ended.
-	Send(frame []byte)
+	// Write takes the first frames of the batch, as many as go at once, and returns how
+	// many. Of the last one it may keep the rest. When it takes fewer than all, it calls
+	// Client.Drained once it can take more, unless it ends before.
+	Write(*Batch) (taken int)
+	// CaughtUp says that after a Write that did not take all, the client now has all.
+	CaughtUp()
+	// Send takes an event for this client alone, or refuses it: too much waits already.
+	Send(frame []byte) (taken bool)
+	// Answer takes what must not be missing. A connection that cannot take it is ended.
+	Answer(frame []byte)
+}
+
+// A Batch is frames that follow each other in a room, and the same joined for one write.
+type Batch struct {
+	Entries []room.Entry
+	Joined  []byte // valid only during Write
 }
 
 // A Subscriber brings what is published to a room: it calls Subscribed once the
@@ -47,6 +61,7 @@ type Hub struct {
 	bus     Subscriber
 	shards  []*shard
 	metrics *metrics
+	budget  *budget
 
 	mu      sync.RWMutex
 	clients map[proto.ClientID]*Client // guarded by mu
@@ -60,7 +75,7 @@ const maxShards = 64
 
 // New returns a Hub that listens through bus and counts in reg.
 func New(bus Subscriber, reg prometheus.Registerer) *Hub {
-	h := &Hub{bus: bus, clients: map[proto.ClientID]*Client{}, rooms: map[proto.Room]*local{}}
+	h := &Hub{bus: bus, clients: map[proto.ClientID]*Client{}, rooms: map[proto.Room]*local{}, budget: newBudget(keptBytes)}
 	h.metrics = newMetrics(reg, h)
 	for i := range min(runtime.GOMAXPROCS(0), maxShards) {
 		h.shards = append(h.shards, newShard(i, h.metrics))
@@ -93,16 +108,17 @@ func (h *Hub) SendToClient(id proto.ClientID, e proto.Event) bool {
 	if c == nil {
 		return false
 	}
-	if !c.conn.Write(proto.AppendEvent(nil, e)) {
-		h.metrics.refused.Inc()
+	if !c.conn.Send(proto.EncodeEvent(e)) {
+		h.metrics.full.Inc()
 		return false
 	}
 	h.metrics.delivered.Inc()
 	return true
 }
 
-// Receive hands an event to the members of a room on this node. The bus calls it,
-// in the order of the room.
+// Receive puts an event into the order of a room on this node. The bus calls it, in the
+// order of the room, and Flush once it has nothing more at hand: events that came
+// together are written together.
 //
 // Hot path: one frame is allocated (TestDeliverAllocs), and nothing waits.
 func (h *Hub) Receive(name proto.Room, m proto.Message) {
@@ -117,6 +133,13 @@ func (h *Hub) Receive(name proto.Room, m proto.Message) {
 		if news&1 != 0 {
 			h.shards[i].note(l)
 		}
+	}
+}
+
+// Flush wakes who writes what Receive has left for them.
+func (h *Hub) Flush() {
+	for _, s := range h.shards {
+		s.wakeForNews()
 	}
 }
 
@@ -141,7 +164,7 @@ func (h *Hub) enter(name proto.Room, a add) {
 		h.mu.Lock()
 		l := h.rooms[name]
 		if l == nil {
-			l = &local{name: name, taken: make([]room.Cursor, len(h.shards))}
+			l = newLocal(name, len(h.shards), h.budget)
 			h.rooms[name] = l
 			h.bus.Subscribe(name) // before anyone can leave it
 		}
@@ -195,13 +218,13 @@ func (h *Hub) Degraded(on bool) {
 	clients := slices.Collect(maps.Values(h.clients))
 	h.mu.Unlock()
 	for _, c := range clients {
-		c.conn.Send(frame)
+		c.conn.Answer(frame)
 	}
 }
 
 func health(ill bool) []byte {
 	if ill {
-		return proto.AppendFrame(nil, proto.EventDegraded, nil, "")
+		return proto.EncodeFrame(proto.EventDegraded, nil, "")
 	}
-	return proto.AppendFrame(nil, proto.EventRestored, nil, "")
+	return proto.EncodeFrame(proto.EventRestored, nil, "")
 }

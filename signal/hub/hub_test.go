@@ -1,20 +1,19 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
@@ -25,10 +24,11 @@ func TestMain(m *testing.M) { redistest.Main(m) }
 
 // A frame is what a client was sent, decoded.
 type frame struct {
-	Event string
-	Room  proto.Room
-	ID    string
-	Data  json.RawMessage
+	Event   string
+	Room    proto.Room
+	ID      string
+	EventID string
+	Data    json.RawMessage
 }
 
 func (f frame) joined(t testing.TB) (j proto.Joined) {
@@ -41,23 +41,83 @@ func (f frame) joined(t testing.TB) (j proto.Joined) {
 
 // A conn records what it takes. It refuses once closed, as real ones do.
 type conn struct {
-	mu     sync.Mutex
-	frames [][]byte
-	slow   bool
-	closed bool
+	mu      sync.Mutex
+	frames  [][]byte
+	room    int  // frames that it takes before it is full; -1 is none, 0 any number
+	short   bool // the last Write did not take all
+	caught  int  // calls of CaughtUp
+	closed  bool
+	writes  int
+	onWrite func() // called by each Write, before it
 }
 
-func (c *conn) Write(b []byte) bool {
+func (c *conn) Write(b *hub.Batch) (taken int) {
+	if c.onWrite != nil {
+		c.onWrite()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.slow || c.closed {
+	if joined := slices.Concat(frames(b)...); !bytes.Equal(joined, b.Joined) {
+		panic("the joined bytes are not the entries'")
+	}
+	c.writes++
+	for _, f := range frames(b) {
+		if !c.take(f) {
+			c.short = true
+			break
+		}
+		taken++
+	}
+	return taken
+}
+
+func frames(b *hub.Batch) (all [][]byte) {
+	for _, e := range b.Entries {
+		all = append(all, e.Frame)
+	}
+	return all
+}
+
+func (c *conn) take(f []byte) bool {
+	if c.room < 0 || c.closed {
 		return false
 	}
-	c.frames = append(c.frames, b)
+	if c.room > 0 {
+		if c.room--; c.room == 0 {
+			c.room = -1
+		}
+	}
+	c.frames = append(c.frames, proto.Payload(f))
 	return true
 }
 
-func (c *conn) Send(b []byte) { c.Write(b) }
+func (c *conn) CaughtUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.caught++
+}
+
+func (c *conn) Send(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.take(b)
+}
+
+func (c *conn) Answer(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.frames = append(c.frames, proto.Payload(b))
+	}
+}
+
+// drain makes room for n frames, or any number, and says whether that is to be told.
+func (c *conn) drain(n int) (tell bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tell, c.short, c.room = c.short, false, n
+	return tell
+}
 
 func (c *conn) end() {
 	c.mu.Lock()
@@ -118,6 +178,12 @@ func event(name string, except ...proto.ClientID) proto.Message {
 	return proto.Message{Event: proto.Event{Event: proto.EventName(name), EventID: "e-1"}, Except: except}
 }
 
+// receive hands on one event that came alone.
+func receive(h *hub.Hub, r proto.Room, m proto.Message) {
+	h.Receive(r, m)
+	h.Flush()
+}
+
 func names(frames []frame) (s []string) {
 	for _, f := range frames {
 		s = append(s, f.Event)
@@ -148,10 +214,10 @@ func TestEachMemberGetsOneCopyInOrder(t *testing.T) {
 			}
 		}
 		for i := range 20 {
-			h.Receive("a", event(fmt.Sprint("e", i)))
+			receive(h, "a", event(fmt.Sprint("e", i)))
 		}
-		h.Receive("b", event("b", "c3"))
-		h.Receive("elsewhere", event("x"))
+		receive(h, "b", event("b", "c3"))
+		receive(h, "elsewhere", event("x"))
 		synctest.Wait()
 		for i := range conns {
 			got := names(conns[i].got(t))
@@ -177,10 +243,10 @@ func TestJoinWaitsUntilTheRoomIsHeard(t *testing.T) {
 		if got := c.got(t); len(got) != 0 {
 			t.Fatalf("before the room is heard: %v", got)
 		}
-		h.Receive("a", event("early"))
+		receive(h, "a", event("early"))
 		h.Subscribed("a")
 		synctest.Wait()
-		h.Receive("a", event("first"))
+		receive(h, "a", event("first"))
 		synctest.Wait()
 		got := c.got(t)
 		if len(got) != 2 || got[0].joined(t).Done || got[0].joined(t).Rooms[0].Room != "a" || got[1].Event != "first" {
@@ -197,7 +263,7 @@ func TestJoinWaitsUntilTheRoomIsHeard(t *testing.T) {
 		if got = c.got(t); len(got) != 1 || got[0].ID != "2" || !got[0].joined(t).Done {
 			t.Fatalf("joined again: %+v", got)
 		}
-		h.Receive("a", event("once"))
+		receive(h, "a", event("once"))
 		synctest.Wait()
 		if got = c.got(t); len(got) != 1 {
 			t.Fatalf("a room joined twice: %+v", got)
@@ -215,8 +281,8 @@ func TestLeave(t *testing.T) {
 		cl.Leave("l", []proto.Room{"a", "late", "never"})
 		h.Subscribed("late") // must not bring it back
 		synctest.Wait()
-		h.Receive("a", event("x"))
-		h.Receive("late", event("x"))
+		receive(h, "a", event("x"))
+		receive(h, "late", event("x"))
 		synctest.Wait()
 		var denied []proto.Room
 		left := 0
@@ -271,8 +337,8 @@ func TestInterleavings(t *testing.T) {
 				func() { cl.Join("j2", []proto.Room{"a"}, nil) },
 				func() { cl2.Join("", []proto.Room{"a"}, nil) },
 				func() { h.Subscribed("a") },
-				func() { h.Receive("a", event("e")) },
-				func() { h.Receive("a", event("e")) },
+				func() { receive(h, "a", event("e")) },
+				func() { receive(h, "a", event("e")) },
 			}
 			closing := run%2 == 0
 			if closing {
@@ -294,7 +360,7 @@ func TestInterleavings(t *testing.T) {
 			g.Wait()
 			h.Subscribed("a")
 			synctest.Wait()
-			h.Receive("a", event("last"))
+			receive(h, "a", event("last"))
 			synctest.Wait()
 
 			in, done, lasts := false, map[string]int{}, 0
@@ -335,35 +401,6 @@ func TestInterleavings(t *testing.T) {
 			return
 		}
 	}
-}
-
-func TestSlowClientCostsTheOthersNothing(t *testing.T) {
-	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
-		slow, quick := conn{slow: true}, conn{}
-		h.Add("slow", &slow).Join("", []proto.Room{"a"}, nil)
-		h.Add("quick", &quick).Join("", []proto.Room{"a"}, nil)
-		h.Subscribed("a")
-		synctest.Wait()
-		quick.got(t)
-		for range 100 {
-			h.Receive("a", event("e"))
-		}
-		synctest.Wait()
-		if n := len(quick.got(t)); n != 100 {
-			t.Errorf("the quick client got %d of 100", n)
-		}
-		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-			# HELP signal_events_dropped_total Live events that a client did not get: slow, its connection could not take them; ring, the node was behind.
-			# TYPE signal_events_dropped_total counter
-			signal_events_dropped_total{reason="ring"} 0
-			signal_events_dropped_total{reason="slow"} 100
-		`), "signal_events_dropped_total"); err != nil {
-			t.Error(err)
-		}
-		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
-			t.Errorf("metrics: %v %v", problems, err)
-		}
-	})
 }
 
 // While a room is not heard, who leaves it again leaves nothing behind.

@@ -2,7 +2,7 @@ package hub
 
 import (
 	"context"
-	"slices"
+	"runtime"
 	"sync"
 
 	"github.com/signal-team/signal/proto"
@@ -14,7 +14,10 @@ import (
 //
 // Commands keep their order and are never dropped, so an answer (joined, left) stands
 // where it belongs among the room's events: a join writes its answer before any event
-// of the room, a leave after the last one.
+// of the room, a leave after the last one (TestInterleavings). What is to be written
+// stands in one queue, rooms with news and clients that have drained, and each has its
+// turn of a few writes: a room that is busy or large delays the others by one turn, not
+// by all its members (TestBusyRoomYields).
 type shard struct {
 	index   int
 	metrics *metrics
@@ -23,18 +26,27 @@ type shard struct {
 	mu       sync.Mutex
 	news     []*local  // guarded by mu: rooms with something new
 	commands []command // guarded by mu
+	drained  []*Client // guarded by mu: their connections take frames again
 
 	// Of run's goroutine alone.
 	parts   map[*local]*part
-	entries []room.Entry // of a pass
-	reply   *reply       // of adds: not written yet
+	queue   queue
+	spare   []*pass // not under way
+	writes  int     // since the processor was last given away
+	reply   *reply  // of adds: not written yet
 	joined  []proto.JoinedRoom
+	counted counts
 }
 
-// A part is the members of a room that are in one shard.
-type part struct {
-	members []*member
-}
+// turn is how many writes a room or a client has before the next one has its turn: at
+// some microseconds each, so much is what the others wait.
+const turn = 128
+
+// Work has a turn: it writes up to turn times and says whether it wants another one.
+type work interface{ turn(*shard) (again bool) }
+
+// counts are what a turn has done, brought to the metrics at its end.
+type counts struct{ delivered, slow, overflown int }
 
 // A command is an add or a remove.
 type command interface{ do(*shard) }
@@ -68,17 +80,23 @@ func newShard(index int, m *metrics) *shard {
 	return &shard{index: index, metrics: m, wake: make(chan struct{}, 1), parts: map[*local]*part{}}
 }
 
-// note says that there is news in a room.
+// note says that there is news in a room. The shard sees it when it is woken, or before.
 func (s *shard) note(l *local) {
 	s.mu.Lock()
 	s.news = append(s.news, l)
 	s.mu.Unlock()
-	s.wakeUp()
 }
 
 func (s *shard) command(c command) {
 	s.mu.Lock()
 	s.commands = append(s.commands, c)
+	s.mu.Unlock()
+	s.wakeUp()
+}
+
+func (s *shard) drain(c *Client) {
+	s.mu.Lock()
+	s.drained = append(s.drained, c)
 	s.mu.Unlock()
 	s.wakeUp()
 }
@@ -90,26 +108,52 @@ func (s *shard) wakeUp() {
 	}
 }
 
+// wakeForNews wakes the shard if rooms have news.
+func (s *shard) wakeForNews() {
+	s.mu.Lock()
+	news := len(s.news) > 0
+	s.mu.Unlock()
+	if news {
+		s.wakeUp()
+	}
+}
+
 func (s *shard) run(ctx context.Context) {
 	var (
 		news     []*local
 		commands []command
+		drained  []*Client
 	)
 	for {
 		s.mu.Lock()
 		news, s.news = s.news, news[:0]
 		commands, s.commands = s.commands, commands[:0]
+		drained, s.drained = s.drained, drained[:0]
 		s.mu.Unlock()
 		for _, c := range commands {
 			c.do(s)
 		}
 		s.answer()
-		for _, l := range news {
-			s.pass(l)
+		for _, c := range drained {
+			s.ready(c)
 		}
+		for _, l := range news {
+			if p := s.parts[l]; p != nil { // else the last one here has left
+				s.hasNews(p)
+			}
+		}
+		busy := len(news)+len(commands)+len(drained) > 0
 		clear(news) // keep no room and no client alive
 		clear(commands)
-		if len(news)+len(commands) > 0 {
+		clear(drained)
+		if w := s.queue.pop(); w != nil {
+			if w.turn(s) {
+				s.queue.push(w)
+			}
+			s.count()
+			continue
+		}
+		if busy {
 			continue
 		}
 		select {
@@ -120,33 +164,17 @@ func (s *shard) run(ctx context.Context) {
 	}
 }
 
-// pass writes what is new in a room to its members in this shard.
-//
-// Hot path: 0 allocs, whatever the number of members (TestDeliverAllocs).
-func (s *shard) pass(l *local) {
-	p := s.parts[l]
-	if p == nil {
-		return // the last one here has left
+// count brings what was counted to the metrics, and gives the processor away now and
+// then: a write to a socket does not, so two busy shards would keep the bus from it.
+func (s *shard) count() {
+	s.metrics.delivered.Add(float64(s.counted.delivered))
+	s.metrics.slow.Add(float64(s.counted.slow))
+	s.metrics.overflown.Add(float64(s.counted.overflown))
+	s.counted = counts{}
+	if s.writes >= turn {
+		s.writes = 0
+		runtime.Gosched()
 	}
-	entries, missed := l.take(s.entries[:0], s.index)
-	taken, refused := 0, 0
-	for _, m := range p.members {
-		for i := range entries {
-			e := &entries[i]
-			switch {
-			case m.gone.Load() || e.Except != nil && slices.Contains(e.Except, m.client.id):
-			case m.client.conn.Write(e.Frame):
-				taken++
-			default:
-				refused++
-			}
-		}
-	}
-	s.metrics.delivered.Add(float64(taken))
-	s.metrics.refused.Add(float64(refused))
-	s.metrics.overflown.Add(float64(missed * len(p.members)))
-	clear(entries)
-	s.entries = entries
 }
 
 func (a add) do(s *shard) {
@@ -166,18 +194,25 @@ func (a add) do(s *shard) {
 	s.joined = append(s.joined, proto.JoinedRoom{Room: a.name.Public(), Reason: proto.ReasonLive})
 }
 
+// join makes a member hear its room from now on.
 func (s *shard) join(m *member) {
 	if m.index >= 0 {
 		return // joined again
 	}
 	p := s.parts[m.local]
 	if p == nil {
-		p = &part{}
+		p = &part{local: m.local, at: m.local.listen(s.index)}
 		s.parts[m.local] = p
-		m.local.listen(s.index)
 	}
-	m.index = len(p.members)
+	m.index = int32(len(p.members))
 	p.members = append(p.members, m)
+	p.size++
+	if head := m.local.head(); head > p.at || p.pass != nil {
+		p.leaveBehind(m, head)
+		if m.client.blocked {
+			m.client.behind = append(m.client.behind, m)
+		}
+	}
 }
 
 // answer writes the joined frame of the adds so far.
@@ -197,7 +232,7 @@ func (s *shard) answer() {
 		r.client.open.Add(-1)
 	}
 	if len(frame.Rooms) > 0 || frame.Done {
-		r.client.conn.Send(proto.AppendFrame(nil, proto.EventJoined, frame, r.id))
+		r.client.conn.Answer(proto.EncodeFrame(proto.EventJoined, frame, r.id))
 	}
 	s.reply, s.joined = nil, s.joined[:0]
 }
@@ -211,7 +246,7 @@ func (r remove) do(s *shard) {
 		for i, name := range r.names {
 			r.names[i] = name.Public()
 		}
-		r.client.conn.Send(proto.AppendFrame(nil, proto.EventLeft, proto.Left{Rooms: r.names}, r.id))
+		r.client.conn.Answer(proto.EncodeFrame(proto.EventLeft, proto.Left{Rooms: r.names}, r.id))
 	}
 }
 
@@ -220,14 +255,115 @@ func (s *shard) leave(m *member) {
 		return // its add is late, and will find it gone
 	}
 	p := s.parts[m.local]
-	last := len(p.members) - 1
-	p.members[m.index] = p.members[last]
-	p.members[m.index].index = m.index
-	p.members[last] = nil
-	p.members = p.members[:last]
-	m.index = -1
-	if last == 0 {
-		delete(s.parts, m.local)
-		m.local.ignore(s.index)
+	if m.own {
+		if m.client.blocked && m.cursor < p.at {
+			s.counted.slow += int(p.at - m.cursor)
+		}
+		p.catchUp(m)
+		if len(p.own) == 0 {
+			s.took(p) // the room need not keep anything
+		}
 	}
+	p.remove(m)
+	if p.size == 0 && p.pass == nil {
+		s.close(p)
+	}
+}
+
+// close forgets a room of which nobody is here any more.
+func (s *shard) close(p *part) {
+	delete(s.parts, p.local)
+	release(p.local.ignore(s.index))
+}
+
+// A part is the members of a room that are in one shard. All of them have got as far as
+// at, but those in own, who have a cursor of their own.
+type part struct {
+	local   *local
+	members []*member // in any order; nil where one has left during a pass
+	size    int       // members without the nils
+	at      room.Cursor
+	own     []*member // in any order
+	queued  bool      // it stands in the shard's queue
+	news    bool      // there may be something new
+	pass    *pass     // under way, or nil
+}
+
+// remove takes m out. During a pass the others keep their places.
+func (p *part) remove(m *member) {
+	p.size--
+	if p.pass != nil {
+		p.members[m.index] = nil
+	} else {
+		last := len(p.members) - 1
+		p.members[m.index] = p.members[last]
+		p.members[m.index].index = m.index
+		p.members[last] = nil
+		p.members = p.members[:last]
+	}
+	m.index = -1
+}
+
+// compact closes the gaps that a pass has left.
+func (p *part) compact() {
+	if p.size == len(p.members) {
+		return
+	}
+	kept := p.members[:0]
+	for _, m := range p.members {
+		if m != nil {
+			m.index = int32(len(kept))
+			kept = append(kept, m)
+		}
+	}
+	clear(p.members[len(kept):])
+	p.members = kept
+}
+
+// leaveBehind gives m a cursor of its own.
+func (p *part) leaveBehind(m *member, at room.Cursor) {
+	m.own, m.cursor, m.place = true, at, int32(len(p.own))
+	p.own = append(p.own, m)
+}
+
+// catchUp says that m is where its part is.
+func (p *part) catchUp(m *member) {
+	last := len(p.own) - 1
+	p.own[m.place] = p.own[last]
+	p.own[m.place].place = m.place
+	p.own[last] = nil
+	p.own = p.own[:last]
+	m.own = false
+}
+
+// least is the cursor of the slowest member, or none.
+func (p *part) least() room.Cursor {
+	least := none
+	for _, m := range p.own {
+		least = min(least, m.cursor)
+	}
+	return least
+}
+
+// A queue is first in, first out.
+type queue struct {
+	work []work
+	head int
+}
+
+func (q *queue) push(w work) { q.work = append(q.work, w) }
+
+func (q *queue) pop() work {
+	if q.head == len(q.work) {
+		return nil
+	}
+	w := q.work[q.head]
+	q.work[q.head] = nil
+	q.head++
+	if q.head > len(q.work)/2 {
+		n := copy(q.work, q.work[q.head:])
+		clear(q.work[n:])
+		q.work, q.head = q.work[:n], 0
+	}
+	return w
 }

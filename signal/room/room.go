@@ -41,8 +41,7 @@ type Room struct {
 //
 // Hot path: the frame and nothing else is allocated, whatever the number of members.
 func (r *Room) Receive(m proto.Message) {
-	size := len(m.Event.Event) + len(m.Data) + len(m.Room) + len(m.EventID) + len(m.Position) + 128
-	e := Entry{proto.AppendEvent(make([]byte, 0, size), m.Event), m.Except}
+	e := Entry{proto.EncodeEvent(m.Event), m.Except}
 	r.ring = append(r.ring, e)
 	r.bytes += len(e.Frame)
 	for r.size() > MaxEntries || r.bytes > MaxBytes && r.size() > 1 {
@@ -52,17 +51,29 @@ func (r *Room) Receive(m proto.Message) {
 
 func (r *Room) size() int { return len(r.ring) - r.gone }
 
+// Bytes is the length of all frames in the ring.
+func (r *Room) Bytes() int { return r.bytes }
+
 // Head is the place after the last entry. A join takes effect there: its reader
 // gets what comes later and nothing from before.
 func (r *Room) Head() Cursor { return r.first + Cursor(r.size()) }
 
-// From appends to dst what stands behind c, and says how much of it is gone.
-func (r *Room) From(dst []Entry, c Cursor) (_ []Entry, missed int) {
+// From appends to dst what stands between c and end, and says how much of it is gone:
+// what it appends begins at c+missed. It stops before it has more than most bytes, but
+// not before the first entry.
+func (r *Room) From(dst []Entry, c, end Cursor, most int) (_ []Entry, missed int) {
 	if c < r.first {
-		missed = int(r.first - c)
+		missed = int(min(r.first, end) - c)
 		c = r.first
 	}
-	return append(dst, r.ring[r.gone+int(c-r.first):]...), missed
+	for i, bytes := c, 0; i < end; i++ {
+		e := r.ring[r.gone+int(i-r.first)]
+		if bytes += len(e.Frame); bytes > most && i > c {
+			break
+		}
+		dst = append(dst, e)
+	}
+	return dst, missed
 }
 
 // Forget drops what stands before c: every reader has taken it.
@@ -76,4 +87,11 @@ func (r *Room) Forget(c Cursor) {
 		r.ring = slices.Delete(r.ring, 0, r.gone)
 		r.gone = 0
 	}
+	if len(r.ring) == 0 && cap(r.ring) > keptCap {
+		r.ring = nil // a burst is over: a quiet room costs nothing
+	}
 }
+
+// keptCap is the capacity that an empty ring keeps, so that a room that is written to
+// now and then allocates no entries.
+const keptCap = 16

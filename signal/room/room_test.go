@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -27,12 +28,12 @@ func TestReaders(t *testing.T) {
 		for range 40 {
 			switch who := rnd.IntN(len(cursor)); rnd.IntN(4) {
 			case 0: // a reader takes
-				got, missed := r.From(nil, cursor[who])
+				got, missed := r.From(nil, cursor[who], r.Head(), math.MaxInt)
 				if missed+len(got) != len(all)-int(cursor[who]) {
 					t.Fatalf("seed %d: reader at %d of %d got %d and missed %d", seed, cursor[who], len(all), len(got), missed)
 				}
 				for i, e := range got {
-					if want := all[len(all)-len(got)+i]; string(e.Frame) != want {
+					if want := all[len(all)-len(got)+i]; string(proto.Payload(e.Frame)) != want {
 						t.Fatalf("seed %d: frame %s, want %s", seed, e.Frame, want)
 					}
 				}
@@ -56,7 +57,7 @@ func TestJoinTakesEffectAtTheHead(t *testing.T) {
 	r.Receive(event(1))
 	at := r.Head()
 	r.Receive(event(2))
-	if got, missed := r.From(nil, at); len(got) != 1 || missed != 0 || !strings.Contains(string(got[0].Frame), `"data":2`) {
+	if got, missed := r.From(nil, at, r.Head(), math.MaxInt); len(got) != 1 || missed != 0 || !strings.Contains(string(got[0].Frame), `"data":2`) {
 		t.Errorf("after the join: %q, missed %d; want the second event only", got, missed)
 	}
 }
@@ -67,7 +68,7 @@ func TestRingIsBoundedInBytes(t *testing.T) {
 	for range 20 {
 		r.Receive(big)
 	}
-	got, missed := r.From(nil, 0)
+	got, missed := r.From(nil, 0, r.Head(), math.MaxInt)
 	if bytes := len(got) * len(got[0].Frame); bytes > room.MaxBytes || missed != 20-len(got) || len(got) < 8 {
 		t.Errorf("%d frames of %d bytes are kept, %d missed", len(got), len(got[0].Frame), missed)
 	}

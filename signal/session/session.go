@@ -75,12 +75,11 @@ type Session struct {
 	since time.Time
 	log   *zap.Logger
 
-	authenticated atomic.Bool
+	client atomic.Pointer[hub.Client] // nil until authenticated, set by Receive
 
 	// Of Receive's goroutine alone.
 	identity auth.Identity
-	client   *hub.Client // nil until authenticated
-	refused  bool        // nothing more is heard
+	refused  bool // nothing more is heard
 
 	lane lane
 }
@@ -96,11 +95,23 @@ func New(o *Options, conn Conn) *Session {
 // ID is the client's id, also before it is authenticated.
 func (s *Session) ID() proto.ClientID { return s.id }
 
-// Tick ends a client that has not told who it is in time. The transport calls it
-// several times a second.
-func (s *Session) Tick(now time.Time) {
-	if !s.authenticated.Load() && now.Sub(s.since) >= s.o.AuthTimeout {
+// Tick ends a client that has not told who it is in time. It returns when it wants to be
+// called again; zero is never.
+func (s *Session) Tick(now time.Time) (next time.Time) {
+	if s.client.Load() != nil {
+		return time.Time{}
+	}
+	next = s.since.Add(s.o.AuthTimeout)
+	if !now.Before(next) {
 		s.conn.End(proto.CloseAuthTimeout)
+	}
+	return next
+}
+
+// Drained says that the connection takes events again: see hub.Conn.
+func (s *Session) Drained() {
+	if c := s.client.Load(); c != nil {
+		c.Drained()
 	}
 }
 
@@ -122,7 +133,7 @@ func (s *Session) Receive(b []byte) {
 		s.authenticate(f)
 		return
 	}
-	if s.client == nil {
+	if s.client.Load() == nil {
 		s.fail(proto.CodeUnauthenticated, "authenticate first", f.ID)
 		return
 	}
@@ -142,20 +153,20 @@ func (s *Session) Receive(b []byte) {
 // published is dropped. It waits for an event that is on its way.
 func (s *Session) Close() {
 	s.lane.stop()
-	if s.client != nil {
-		s.client.Close()
+	if c := s.client.Load(); c != nil {
+		c.Close()
 	}
 	s.lane.running.Wait()
 }
 
 func (s *Session) authenticate(f proto.Frame) {
 	a, err := f.Authenticate()
-	if err != nil && s.client != nil {
+	if err != nil && s.client.Load() != nil {
 		s.refuse(err)
 		return
 	}
 	identity, verr := s.o.Verifier.Verify(a.Token)
-	if s.client != nil {
+	if s.client.Load() != nil {
 		s.refresh(f, identity, verr)
 		return
 	}
@@ -168,18 +179,18 @@ func (s *Session) authenticate(f proto.Frame) {
 		return
 	}
 	s.identity = identity
-	s.authenticated.Store(true)
 	s.log = s.log.WithLazy(zap.String("user_id", string(identity.User)))
 	s.answer(proto.EventConnected, proto.Connected{
 		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
 		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: expires(identity),
 	}, f.ID)
-	s.client = s.o.Hub.Add(s.id, s.conn)
+	client := s.o.Hub.Add(s.id, s.conn)
+	s.client.Store(client)
 	rooms := append([]proto.Room{proto.Broadcasts}, s.o.DefaultRooms...)
 	if identity.User != "" {
 		rooms = append(rooms, proto.UserRoom(identity.User))
 	}
-	s.client.Join("", rooms, nil)
+	client.Join("", rooms, nil)
 }
 
 // refresh takes a newer token of the same user: rooms that it does not allow any
@@ -198,13 +209,13 @@ func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
 	}
 	s.identity = identity
 	var lost []proto.Room
-	for _, r := range s.client.Rooms() {
+	for _, r := range s.client.Load().Rooms() {
 		if s.asked(r) && !identity.Rooms.Allow(r) {
 			lost = append(lost, r)
 		}
 	}
 	if len(lost) > 0 {
-		s.client.Leave("", lost)
+		s.client.Load().Leave("", lost)
 	}
 	s.answer(proto.EventRefreshed, proto.Refreshed{Expires: expires(identity)}, f.ID)
 }
@@ -232,7 +243,7 @@ func (s *Session) join(f proto.Frame) {
 		have   = map[proto.Room]bool{}
 		count  int // of rooms that the client asked for
 	)
-	for _, r := range s.client.Rooms() {
+	for _, r := range s.client.Load().Rooms() {
 		have[r] = true
 		if s.asked(r) {
 			count++
@@ -252,7 +263,7 @@ func (s *Session) join(f proto.Frame) {
 		rooms = append(rooms, a.Room)
 	}
 	s.o.Metrics.denied.Add(float64(len(denied)))
-	if !s.client.Join(f.ID, rooms, denied) {
+	if !s.client.Load().Join(f.ID, rooms, denied) {
 		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", f.ID)
 	}
 }
@@ -279,7 +290,7 @@ func (s *Session) leave(f proto.Frame) {
 			rooms = append(rooms, a.Room)
 		}
 	}
-	s.client.Leave(f.ID, rooms)
+	s.client.Load().Leave(f.ID, rooms)
 }
 
 func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
@@ -310,5 +321,5 @@ func (s *Session) fail(code proto.ErrorCode, detail, ref string) {
 }
 
 func (s *Session) answer(event proto.EventName, data any, id string) {
-	s.conn.Send(proto.AppendFrame(nil, event, data, id))
+	s.conn.Answer(proto.EncodeFrame(event, data, id))
 }

@@ -30,8 +30,16 @@ type conn struct {
 	code   proto.CloseCode
 }
 
-func (c *conn) Write(b []byte) bool { c.Send(b); return true }
-func (c *conn) Send(b []byte) {
+func (c *conn) Write(b *hub.Batch) int {
+	for _, e := range b.Entries {
+		c.Answer(e.Frame)
+	}
+	return len(b.Entries)
+}
+func (c *conn) CaughtUp()          {}
+func (c *conn) Send(b []byte) bool { c.Answer(b); return true }
+func (c *conn) Answer(b []byte) {
+	b = proto.Payload(b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.frames = append(c.frames, string(b))

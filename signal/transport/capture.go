@@ -2,94 +2,89 @@ package transport
 
 import (
 	"bufio"
-	"encoding/binary"
 	"net"
 	"net/http"
-	"sync/atomic"
-	"time"
+	"sync"
 
-	"github.com/signal-team/signal/proto"
+	"nhooyr.io/websocket"
 )
 
-// clock is nanoseconds since the start, which nobody can set.
-func clock() int64 { return int64(time.Since(began)) }
-
-var began = time.Now()
-
 // A capture hands the WebSocket library a socket of ours when it takes over the
-// connection, so that we see the bytes in both directions.
+// connection. The library does the handshake, reads, answers pings and Close frames; what
+// it writes goes through the connection's one write path, between our own frames, and it
+// never closes the socket. So nothing can tear a frame apart, follow a Close frame
+// (RFC 6455, section 5.5.1) or reach a file descriptor that is somebody else's by now
+// (TestCloseOnce, TestPingDuringFanOut).
 type capture struct {
 	http.ResponseWriter
-	socket *socket
+	library *library
+	hijack  func(*capture) error // takes over the connection; nil when that was done before
+}
+
+// A library is what the WebSocket library needs for one connection, as long as it is
+// attached (park.go).
+type library struct {
+	ws   *websocket.Conn
+	rw   *bufio.ReadWriter
+	conn *conn
+}
+
+// buffers are shared by all connections that are attached. The writer holds the largest
+// control frame, so that each is one Write.
+var buffers = sync.Pool{New: func() any {
+	return bufio.NewReadWriter(bufio.NewReaderSize(nil, 2<<10), bufio.NewWriterSize(nil, 128))
+}}
+
+// accept makes the library take a connection over, by its first handshake or by one that
+// is made up. If it fails, the library has answered the request.
+func accept(c *capture, r *http.Request, frameBytes int) (*library, error) {
+	c.library.rw = buffers.Get().(*bufio.ReadWriter)
+	// The origin has been judged: exactly, with scheme and port.
+	o := websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled}
+	ws, err := websocket.Accept(c, r, &o)
+	if err != nil {
+		return nil, err
+	}
+	ws.SetReadLimit(int64(frameBytes))
+	c.library.ws = ws
+	return c.library, nil
+}
+
+// release lets go of the library. Nobody reads through it any more.
+func (l *library) release() {
+	_ = l.ws.CloseNow() // ends its goroutine; the socket stays open
+	l.rw.Reader.Reset(nil)
+	l.rw.Writer.Reset(nil)
+	buffers.Put(l.rw)
 }
 
 // Hijack is called by the library's Accept, which asks for http.Hijacker by name.
 func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	raw, rw, err := http.NewResponseController(c.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
+	if c.hijack != nil {
+		if err := c.hijack(c); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err := rw.Writer.Flush(); err != nil { // the 101
-		_ = raw.Close()
-		return nil, nil, err
-	}
-	c.socket = &socket{Conn: raw}
-	c.socket.heard.Store(clock())
-	return c.socket, bufio.NewReadWriter(rw.Reader, bufio.NewWriter(c.socket)), nil
+	s := socket{c.library.conn.socket, c.library.conn}
+	c.library.rw.Reader.Reset(s)
+	c.library.rw.Writer.Reset(s)
+	return s, c.library.rw, nil
 }
 
-// A socket knows when the client last sent a byte, and lets nothing out after the
-// first Close frame (RFC 6455, section 5.5.1): the library would write a second one,
-// and data too.
+// A socket is the connection as the library sees it.
 type socket struct {
 	net.Conn
-	heard atomic.Int64  // clock at the client's last byte
-	said  atomic.Uint32 // the code of our Close frame; 0 before it
-
-	rest int // of the frame that is being written; its writes come one after the other
+	conn *conn
 }
 
-func (s *socket) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
-	if n > 0 {
-		s.heard.Store(clock())
-	}
-	return n, err
+func (s socket) Read(p []byte) (int, error) { return s.conn.recv(p) }
+
+// Write gets one whole control frame: the library writes nothing else, and flushes it in
+// one piece.
+func (s socket) Write(p []byte) (int, error) {
+	s.conn.control(p)
+	return len(p), nil
 }
 
-// Write gets one frame, in one piece or several: the library flushes after each, so
-// a frame's header is never split.
-func (s *socket) Write(p []byte) (int, error) {
-	if s.rest > 0 {
-		s.rest -= len(p)
-		return s.Conn.Write(p)
-	}
-	if s.said.Load() != 0 {
-		return len(p), nil
-	}
-	s.rest = frameSize(p) - len(p)
-	const opClose = 8
-	if p[0]&0x0f == opClose {
-		code := uint32(1005) // none given
-		if len(p) >= 4 {
-			code = uint32(binary.BigEndian.Uint16(p[2:]))
-		}
-		s.said.Store(code)
-	}
-	return s.Conn.Write(p)
-}
-
-// frameSize is the length of a server's frame, by its header (RFC 6455, section 5.2).
-func frameSize(p []byte) int {
-	switch n := int(p[1] & 0x7f); n {
-	case 126:
-		return 4 + int(binary.BigEndian.Uint16(p[2:]))
-	case 127:
-		return 10 + int(binary.BigEndian.Uint64(p[2:]))
-	default:
-		return 2 + n
-	}
-}
-
-// closedWith is the code of our Close frame, or 0 if there was none.
-func (s *socket) closedWith() proto.CloseCode { return proto.CloseCode(s.said.Load()) }
+// Close does nothing: the connection's reader closes it, once (conn.finish).
+func (s socket) Close() error { return nil }

@@ -1,106 +1,60 @@
 package transport
 
 import (
-	"context"
-	"errors"
-	"io"
+	"container/list"
 	"net"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
-
-	"go.uber.org/zap"
-	"nhooyr.io/websocket"
 
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/session"
 )
 
 const (
-	// outbound is what a connection holds for a client that reads too slowly (S4-084).
-	outbound = 1 << 20
-	// stuckAfter ends a client whose socket did not take one frame in so long. It is more
-	// than the ten seconds without progress that would be enough, because a blocked write
-	// hides progress: the kernel wakes it when a third of its buffer is free, which a slow
-	// but steady reader may need twenty seconds for.
-	stuckAfter = 30 * time.Second
-	// behindAfter ends a client that has been behind by more than lag for so long.
+	// stuckAfter ends a client that has acknowledged nothing of what waits for so long.
+	stuckAfter = 10 * time.Second
+	// behindAfter ends a client that has been behind its rooms for so long.
 	behindAfter = 60 * time.Second
-	lag         = outbound / 8
 	// endAfter is how long a client that is to be ended has to take what it was sent.
 	endAfter = 10 * time.Second
 	// farewell is how long a client has to answer our Close frame.
 	farewell = 2 * time.Second
 )
 
-// A conn is one client's WebSocket. One goroutine reads; another lives while there
-// is something to write, so Write never waits and an idle client costs no writer.
+// A conn is one client's WebSocket. While it waits it is nothing but this, the session and
+// the socket.
 type conn struct {
-	ws      *websocket.Conn
-	socket  *socket
 	owner   *WebSocket
 	session *session.Session
+	socket  net.Conn
+	raw     raw
+	heard   atomic.Int64 // clock at the client's last byte
 
 	mu      sync.Mutex
-	queue   [][]byte        // guarded by mu: not yet given to the socket
-	bytes   int             // guarded by mu: of queue and of what is being written
-	writing bool            // guarded by mu: the writer lives
-	since   time.Time       // guarded by mu: when the writer began, or its present frame
-	behind  time.Time       // guarded by mu: since when bytes is more than lag; zero while it is not
-	code    proto.CloseCode // guarded by mu: with which it ends; 0 while it does not
-	ended   time.Time       // guarded by mu: when code was set
-	pinged  int64           // guarded by mu: what heard was at the last ping
+	writing       // guarded by mu (write.go)
+	pinged  int64 // guarded by mu: what heard was at the last ping
+
+	reading // of the reader (read.go)
+
+	spoke   spoke         // guarded by owner.wheel
+	waits   *list.Element // guarded by owner.attached: nil when not in it
+	waiting int64         // guarded by owner.attached: clock since which it is in it
+	index   int           // guarded by owner.mu: place in its list
 }
 
-// Write takes an event, unless the client is too far behind or has ended.
-func (c *conn) Write(frame []byte) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.take(frame)
-}
+// clock is nanoseconds since the start, which nobody can set.
+func clock() int64 { return int64(time.Since(began)) }
 
-// Send takes an answer. A client that does not read its answers is ended.
-func (c *conn) Send(frame []byte) {
-	c.mu.Lock()
-	taken := c.take(frame) || c.code != 0
-	c.mu.Unlock()
-	if !taken {
-		c.End(proto.CloseSlow)
-	}
-}
-
-// take is called with mu held.
-func (c *conn) take(frame []byte) bool {
-	if c.code != 0 || c.bytes > 0 && c.bytes+len(frame) > outbound {
-		return false
-	}
-	c.queue = append(c.queue, frame)
-	if c.bytes += len(frame); c.bytes > lag && c.behind.IsZero() {
-		c.behind = time.Now()
-	}
-	c.startWriter()
-	return true
-}
-
-// startWriter is called with mu held.
-func (c *conn) startWriter() {
-	if !c.writing {
-		c.writing = true
-		c.since = time.Now() // tick must not judge by the frame before
-		c.owner.running.Go(c.write)
-	}
-}
+var began = time.Now()
 
 // End closes the connection once what it has been given is written.
 func (c *conn) End(code proto.CloseCode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.code != 0 {
-		return
+	if c.code == 0 && !c.closed {
+		c.end(code, nil)
 	}
-	c.code, c.ended = code, time.Now()
-	c.startWriter()
 }
 
 // ending says whether nothing more is heard of the client.
@@ -110,141 +64,74 @@ func (c *conn) ending() bool {
 	return c.code != 0
 }
 
-// cut ends the connection now, without a word.
-func (c *conn) cut() { _ = c.socket.Close() }
-
-// write gives the queue to the socket and ends; if the connection is to end, it ends
-// that too, after the queue and with a Close frame. It writes on a context without an
-// end, because one that ends would drop the socket: tick watches instead.
-func (c *conn) write() {
-	for {
-		c.mu.Lock()
-		frames := c.queue
-		c.queue = nil
-		code := c.code
-		if len(frames) == 0 && code == 0 {
-			c.writing = false
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		if len(frames) == 0 {
-			c.close(code)
-			c.finish()
-			return
-		}
-		for _, f := range frames {
-			c.mu.Lock()
-			c.since = time.Now()
-			c.mu.Unlock()
-			if err := c.ws.Write(context.Background(), websocket.MessageText, f); err != nil {
-				c.End(proto.CloseGoingAway) // so that nothing more is taken
-				_ = c.ws.CloseNow()         // so that the reader sees it
-				c.finish()
-				return
-			}
-			c.mu.Lock()
-			if c.bytes -= len(f); c.bytes <= lag {
-				c.behind = time.Time{}
-			}
-			c.mu.Unlock()
-		}
-	}
-}
-
-// close says goodbye and does not wait long for an answer: the library would wait
-// ten seconds, or for ever when the client has stalled in the middle of a frame.
-func (c *conn) close(code proto.CloseCode) {
-	impatient := time.AfterFunc(farewell, c.cut)
-	defer impatient.Stop()
-	_ = c.ws.Close(websocket.StatusCode(code), code.Reason())
-	c.cut()
-}
-
-// read hands frames to the session until the connection ends.
-func (c *conn) read() {
-	w := c.owner
-	for {
-		// A context that never ends: one that does would drop the socket.
-		_, b, err := c.ws.Read(context.Background())
-		if err != nil {
-			c.End(codeOf(err))
-			break
-		}
-		w.metrics.frames.Inc()
-		if !utf8.Valid(b) { // which the library leaves to us (RFC 6455, section 8.1)
-			c.End(proto.CloseBadUTF8)
-			break
-		}
-		if c.ending() {
-			break
-		}
-		c.session.Receive(b)
-	}
-	c.session.Close()
-}
-
-// finish is the writer's last act, and it ends every connection.
-func (c *conn) finish() {
-	w := c.owner
-	w.mu.Lock()
-	delete(w.conns, c)
-	w.mu.Unlock()
+// cut ends the connection now, without a word: its reader sees the end.
+func (c *conn) cut() {
 	c.mu.Lock()
-	code := c.code
-	c.mu.Unlock()
-	if said := c.socket.closedWith(); said != 0 {
-		code = said
+	defer c.mu.Unlock()
+	if c.closed {
+		return
 	}
-	w.metrics.closed.WithLabelValues(label(code)).Inc()
-	w.o.Log.Info("session ended", zap.String("client_id", string(c.session.ID())), zap.Uint16("code", uint16(code)))
+	c.broken = true
+	tcp, ok := c.socket.(*net.TCPConn)
+	if !ok {
+		_ = c.socket.SetDeadline(began) // both its reader and its flusher see that
+		return
+	}
+	if c.flushing {
+		_ = tcp.SetLinger(0) // the system need not keep what nobody takes
+	}
+	_ = tcp.CloseWrite()
+	_ = tcp.CloseRead()
 }
 
-// codeOf is the code with which to answer a failed read. Where the library has sent
-// a Close frame already, that one counts.
-func codeOf(err error) proto.CloseCode {
-	if status := websocket.CloseStatus(err); status != -1 {
-		return proto.CloseCode(status) // the client's own
+// look judges the connection's deadlines, and says when the next one is.
+func (c *conn) look(now int64) (next int64) {
+	o := &c.owner.o
+	next = now + int64(o.PingAfter)
+	if at := c.session.Tick(time.Now()); !at.IsZero() {
+		next = min(next, int64(at.Sub(began)))
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return proto.CloseSlow // a pong that could not be written for five seconds: the library's own bound
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ETIMEDOUT) {
-		return proto.CloseGoingAway // nobody is there to read it
-	}
-	return proto.CloseProtocol
-}
-
-// tick looks at the deadlines of the connection.
-func (c *conn) tick(now time.Time) {
-	c.session.Tick(now)
 	c.mu.Lock()
-	heard, code := c.socket.heard.Load(), c.code
-	silent := now.Sub(began) - time.Duration(heard)
-	stuck := c.writing && now.Sub(c.since) > c.owner.o.StuckAfter || code != 0 && now.Sub(c.ended) > endAfter
-	slow := !c.behind.IsZero() && now.Sub(c.behind) > behindAfter
-	ping := code == 0 && silent >= c.owner.o.PingAfter && c.pinged != heard
-	if ping {
-		c.pinged = heard
-	}
-	c.mu.Unlock()
+	heard := c.heard.Load()
+	silent := time.Duration(now - heard)
+	stuck := c.flushing && c.stalled(now) >= o.StuckAfter
+	slow := c.late != 0 && time.Duration(now-c.late) >= behindAfter
 	switch {
-	case stuck: // no Close frame would get through
-		c.End(proto.CloseSlow)
-		c.cut()
-	case code == 0 && silent >= c.owner.o.DeadAfter:
-		c.End(proto.CloseHeartbeat)
-	case slow:
-		c.End(proto.CloseSlow)
-	case ping:
-		c.owner.start(c.ping)
+	case c.code != 0:
+		next = c.ended + int64(farewell)
+		if c.flushing {
+			next = c.ended + int64(endAfter)
+		}
+		stuck = stuck || now >= next
+	case silent >= o.DeadAfter:
+		c.end(proto.CloseHeartbeat, nil)
+	case stuck || slow:
+		c.end(proto.CloseSlow, nil)
+	case silent >= o.PingAfter:
+		if c.pinged != heard && !c.flushing {
+			c.pinged = heard
+			c.ping()
+		}
+		next = min(next, heard+int64(o.DeadAfter))
+	default:
+		next = min(next, heard+int64(o.PingAfter))
 	}
+	if c.flushing || c.late != 0 {
+		next = min(next, now+int64(time.Second))
+	}
+	c.mu.Unlock()
+	if stuck { // no Close frame would get through
+		c.cut()
+	}
+	return next
 }
 
-// ping asks for a sign of life. It is the pong's bytes that count, not its content.
-func (c *conn) ping() {
-	ctx, cancel := context.WithTimeout(context.Background(), DeadAfter)
-	defer cancel()
-	_ = c.ws.Ping(ctx)
+// stalled is for how long the client has acknowledged nothing. It is called with mu held.
+// What the socket takes is no measure: the system offers room again only when a third of
+// its buffer is free, which a slow but steady client may need long for.
+func (c *conn) stalled(now int64) time.Duration {
+	if acked := c.sent - uint64(c.raw.unacked()); acked != c.acked {
+		c.acked, c.moved = acked, now
+	}
+	return time.Duration(now - c.moved)
 }

@@ -29,7 +29,9 @@ func newMetrics(reg prometheus.Registerer, w *WebSocket) *metrics {
 	}
 	reg.MustRegister(m.opened, m.frames, m.closed, refused,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_connections", Help: "Connections, authenticated or not."},
-			func() float64 { return float64(w.size()) }))
+			func() float64 { return float64(w.size()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_connections_attached", Help: "Waiting connections that keep the WebSocket library, because they spoke lately."},
+			func() float64 { return float64(w.attached.size()) }))
 	return m
 }
 

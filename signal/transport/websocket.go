@@ -5,8 +5,8 @@
 package transport
 
 import (
+	"bytes"
 	"context"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,7 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"nhooyr.io/websocket"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/session"
@@ -29,9 +29,12 @@ const (
 	DeadAfter = 35 * time.Second
 )
 
-// sweep is how often deadlines are looked at, all connections at once, so that
-// none needs a timer.
-const sweep = 250 * time.Millisecond
+// How connections are read.
+const (
+	ReadersAuto      = "auto"      // by epoll where there is one
+	ReadersEpoll     = "epoll"     // by a goroutine while there is something to read
+	ReadersGoroutine = "goroutine" // by a goroutine each
+)
 
 // Options of a WebSocket.
 type Options struct {
@@ -40,20 +43,24 @@ type Options struct {
 	Origins    []string      // that pages may come from; "*" is any, none is the node's own host
 	PingAfter  time.Duration // of silence; 0 is PingAfter
 	DeadAfter  time.Duration // of silence; 0 is DeadAfter
-	StuckAfter time.Duration // that the socket takes nothing of a frame; 0 is 30 s
+	StuckAfter time.Duration // that the client takes nothing of what waits for it; 0 is 10 s
+	Readers    string        // one of Readers…; empty is ReadersAuto
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
 }
 
 // A WebSocket upgrades requests and keeps the connections. It works while Run does.
 type WebSocket struct {
-	o       Options
-	metrics *metrics
+	o        Options
+	metrics  *metrics
+	poller   *poller // nil when each connection has a goroutine
+	wheel    wheel
+	attached attached
 
 	mu      sync.Mutex
-	conns   map[*conn]bool // guarded by mu
+	conns   []*conn        // guarded by mu
 	closing bool           // guarded by mu: nobody is let in
-	running sync.WaitGroup // a reader for each connection, writers, pings
+	running sync.WaitGroup // connections, and their flushers
 }
 
 // New returns a WebSocket without connections.
@@ -71,25 +78,44 @@ func New(o Options) *WebSocket {
 	for i, origin := range o.Origins {
 		o.Origins[i] = strings.ToLower(origin)
 	}
-	w := &WebSocket{o: o, conns: map[*conn]bool{}}
+	w := &WebSocket{o: o, attached: attached{most: attachedMost}, wheel: wheel{at: clock() / int64(tickTime)}}
+	if o.Readers != ReadersGoroutine {
+		var err error
+		if w.poller, err = newPoller(); err != nil {
+			if o.Readers == ReadersEpoll {
+				o.Log.Warn("a goroutine reads each connection", zap.Error(err))
+			}
+			w.poller = nil
+		}
+	}
 	w.metrics = newMetrics(o.Registerer, w)
 	return w
 }
 
-// Run looks after deadlines until ctx ends, then returns nil.
+// Run reads and looks after deadlines until ctx ends, then returns nil. It must outlive
+// Shutdown, which ends the connections through it.
 func (w *WebSocket) Run(ctx context.Context) error {
-	tick := time.NewTicker(sweep)
-	defer tick.Stop()
-	for {
-		select {
-		case now := <-tick.C:
-			for _, c := range w.all() {
-				c.tick(now)
-			}
-		case <-ctx.Done():
-			return nil
-		}
+	g, ctx := errgroup.WithContext(ctx)
+	if w.poller != nil {
+		g.Go(func() error { return w.poller.run(ctx) })
 	}
+	g.Go(func() error {
+		tick := time.NewTicker(tickTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				now := clock()
+				for _, c := range w.wheel.due(now) {
+					w.wheel.set(c, c.look(now))
+				}
+				w.attached.sweep(now)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return g.Wait()
 }
 
 // Shutdown ends every connection with 1001, and waits for them until ctx ends; then
@@ -127,35 +153,81 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "this node is shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	captured := &capture{ResponseWriter: rw}
-	// The origin is judged above: exactly, with scheme and port.
-	ws, err := websocket.Accept(captured, r, &websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled})
-	if err != nil {
+	captured := &capture{ResponseWriter: rw, library: &library{}, hijack: w.hijack}
+	if _, err := accept(captured, r, w.o.FrameBytes); err != nil {
 		w.metrics.handshake.Inc()
+		if c := captured.library.conn; c != nil {
+			_ = c.socket.Close()
+		}
 		return // Accept has answered
 	}
-	ws.SetReadLimit(int64(w.o.FrameBytes))
-	c := &conn{ws: ws, socket: captured.socket, owner: w}
+	c := captured.library.conn
+	c.library = captured.library
 	c.session = session.New(w.o.Session, c)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closing { // meanwhile
-		_ = ws.CloseNow()
+	if !w.add(c) {
+		c.library.release()
+		_ = c.socket.Close()
 		c.session.Close()
 		return
 	}
-	w.conns[c] = true
-	w.running.Go(c.read)
 	w.metrics.opened.Inc()
+	w.wheel.soon(c)
+	if c.polled {
+		w.poller.start(c)
+		return
+	}
+	go func() {
+		c.serve()
+		c.finish()
+	}()
 }
 
-// start runs something beside a connection, unless Shutdown may have stopped waiting.
-func (w *WebSocket) start(f func()) {
+// hijack takes the connection over from net/http and makes a conn of it.
+func (w *WebSocket) hijack(made *capture) error {
+	s, rw, err := http.NewResponseController(made.ResponseWriter).Hijack()
+	if err != nil {
+		return err
+	}
+	if err := rw.Writer.Flush(); err != nil { // the 101
+		_ = s.Close()
+		return err
+	}
+	c := &conn{owner: w, socket: s, raw: rawOf(s)}
+	c.heard.Store(clock())
+	c.polled = w.poller != nil && c.raw.fd >= 0
+	if n := rw.Reader.Buffered(); n > 0 {
+		early, _ := rw.Reader.Peek(n)
+		c.early = bytes.Clone(early) // net/http's buffer is not kept for it
+	}
+	made.library.conn = c
+	return nil
+}
+
+// add lets a connection in, unless the node is shutting down.
+func (w *WebSocket) add(c *conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.closing {
-		w.running.Go(f)
+	if w.closing {
+		return false
 	}
+	c.index = len(w.conns)
+	w.conns = append(w.conns, c)
+	w.running.Add(1)
+	return true
+}
+
+// ended is the end of a connection that was let in.
+func (w *WebSocket) ended(c *conn, code proto.CloseCode) {
+	w.mu.Lock()
+	last := len(w.conns) - 1
+	w.conns[c.index] = w.conns[last]
+	w.conns[c.index].index = c.index
+	w.conns[last] = nil
+	w.conns = w.conns[:last]
+	w.mu.Unlock()
+	w.metrics.closed.WithLabelValues(label(code)).Inc()
+	w.o.Log.Info("session ended", zap.String("client_id", string(c.session.ID())), zap.Uint16("code", uint16(code)))
+	w.running.Done()
 }
 
 func (w *WebSocket) isClosing() bool {
@@ -167,7 +239,7 @@ func (w *WebSocket) isClosing() bool {
 func (w *WebSocket) all() []*conn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Collect(maps.Keys(w.conns))
+	return slices.Clone(w.conns)
 }
 
 func (w *WebSocket) size() int {

@@ -303,6 +303,7 @@ func TestSlowClient(t *testing.T) {
 	const events = 400 // 24 MiB: more than the socket and our buffer hold
 	for i := range events {
 		s.hub.Receive(proto.Broadcasts, m)
+		s.hub.Flush()
 		if f := quick.Expect(t, "big"); len(f.Data) != len(m.Data) {
 			t.Fatalf("event %d has %d bytes", i, len(f.Data))
 		}

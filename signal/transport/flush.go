@@ -1,0 +1,94 @@
+package transport
+
+// The flusher is a goroutine that lives while a connection has something to write that its
+// socket did not take: the rest of a frame, and frames for this client alone. It waits for
+// the socket under no lock, and when nothing is left it tells the hub, which goes on with
+// what the rooms' rings hold (TestPartialWrites, TestStalledReader).
+
+// startFlusher is called with mu held.
+func (c *conn) startFlusher() {
+	if c.flushing || c.broken {
+		return
+	}
+	c.flushing, c.moved = true, clock()
+	c.acked = c.sent - uint64(c.raw.unacked())
+	c.owner.running.Go(c.flush) // the connection itself still counts there
+	c.owner.wheel.soon(c)
+}
+
+func (c *conn) flush() {
+	if s, err := c.raw.wait(c.socket); err == nil {
+		// f writes what it can and says whether it is done; between its calls the runtime
+		// waits until the socket is writable. An error means that it has been closed.
+		f := func(uintptr) bool { return c.flushSome() }
+		if err := s.Write(f); err != nil {
+			c.flushSome()
+		}
+	} else {
+		c.flushBlocking()
+	}
+	c.mu.Lock()
+	tell := c.wanted
+	c.wanted = false
+	over := c.code != 0 && c.peerClosed
+	c.mu.Unlock()
+	if tell {
+		c.session.Drained()
+	}
+	if over { // both sides have said Close
+		c.cut()
+	}
+}
+
+// flushSome writes until the socket takes nothing more, or nothing is left.
+func (c *conn) flushSome() (done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.next() {
+		n := c.try(c.rest)
+		c.rest, c.bytes = c.rest[n:], c.bytes-n
+		if len(c.rest) > 0 && !c.broken {
+			return false
+		}
+	}
+	return true
+}
+
+// flushBlocking is flush where a write cannot be tried: through TLS, or where the system
+// has another way to do it.
+func (c *conn) flushBlocking() {
+	for {
+		c.mu.Lock()
+		more := c.next()
+		p := c.rest
+		c.mu.Unlock()
+		if !more {
+			return
+		}
+		n, err := c.socket.Write(p) // cut ends it
+		c.mu.Lock()
+		c.rest, c.bytes = c.rest[n:], c.bytes-n
+		c.sent, c.moved = c.sent+uint64(n), clock()
+		c.broken = c.broken || err != nil
+		c.mu.Unlock()
+	}
+}
+
+// next makes rest what is to be written next. If there is nothing, or no use, the flusher
+// ends. It is called with mu held.
+func (c *conn) next() bool {
+	if c.broken || c.closed {
+		c.rest, c.bytes = nil, 0
+		c.dropAlone()
+	}
+	if len(c.rest) == 0 && len(c.alone) > 0 {
+		c.rest = c.alone[0]
+		c.alone[0] = nil
+		c.alone = c.alone[1:]
+	}
+	if len(c.rest) > 0 {
+		return true
+	}
+	c.rest, c.alone, c.flushing = nil, nil, false
+	return false
+}

@@ -1,0 +1,180 @@
+package transport
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hub"
+)
+
+// outbound is the most that waits for one client alone (S4-084): answers, events to it,
+// control frames and the rest of one frame of a room.
+const outbound = 1 << 20
+
+// The write path. All bytes to a client pass here, under the connection's mutex: frames of
+// rooms, answers, control frames. A write never waits. What the socket does not take of a
+// batch stays in the room's ring, but for the rest of one frame, which must be finished
+// before anything else is written: it is a slice of the ring's own frame, not a copy. The
+// file descriptor is used only under the mutex and only while closed is not set, and after
+// the Close frame nothing is written (TestPartialWrites, TestCloseOnce, TestChurn).
+type writing struct {
+	rest     []byte   // of a frame that the socket took in part
+	alone    [][]byte // frames for this client alone, after rest
+	bytes    int      // of rest and alone
+	flushing bool     // the flusher lives: there is something to write (flush.go)
+	wanted   bool     // the hub is to be told when nothing is left
+	broken   bool     // the socket takes nothing any more
+	closed   bool     // fd must not be used any more
+
+	sent  uint64 // bytes that the socket took, ever
+	acked uint64 // bytes that the client took, as of moved
+	moved int64  // clock at which acked last changed, or the flusher began
+	late  int64  // clock since which the hub has more than the client took; 0 while it has not
+
+	code       proto.CloseCode // of our Close frame; 0 before it
+	ended      int64           // clock at which code was set
+	peerClosed bool            // the client has sent its Close frame
+}
+
+// Write takes frames of a room: see hub.Conn.
+func (c *conn) Write(b *hub.Batch) (taken int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deaf() {
+		return 0
+	}
+	n := 0
+	if c.bytes == 0 {
+		if n = c.try(b.Joined); n == len(b.Joined) {
+			return len(b.Entries)
+		}
+		for i := range b.Entries {
+			frame := b.Entries[i].Frame
+			if n < len(frame) { // a socket that is full between two frames keeps one whole
+				c.hold(frame[n:])
+				taken = i + 1
+				break
+			}
+			n -= len(frame)
+		}
+	}
+	if taken < len(b.Entries) {
+		c.wanted = true
+		if c.late == 0 {
+			c.late = clock()
+		}
+	}
+	return taken
+}
+
+// CaughtUp says that the hub has nothing more for the client: see hub.Conn.
+func (c *conn) CaughtUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = 0
+}
+
+// Send takes a frame for this client alone, unless too much waits: see hub.Conn.
+func (c *conn) Send(frame []byte) (taken bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.deaf() && c.put(frame)
+}
+
+// Answer takes a frame. A client that does not read its answers is ended.
+func (c *conn) Answer(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.deaf() && !c.put(frame) {
+		c.end(proto.CloseSlow, nil)
+	}
+}
+
+// control takes a control frame that the library wrote.
+func (c *conn) control(frame []byte) {
+	const opClose = 8
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.deaf():
+	case frame[0]&0x0f == opClose:
+		code := proto.CloseCode(1005) // none given
+		if len(frame) >= 4 {
+			code = proto.CloseCode(binary.BigEndian.Uint16(frame[2:]))
+		}
+		c.end(code, slices.Clone(frame))
+	case !c.put(slices.Clone(frame)): // pings, and never reads
+		c.end(proto.CloseSlow, nil)
+	}
+}
+
+// ping asks for a sign of life. All clients get the same bytes. It is called with mu held.
+func (c *conn) ping() { c.put(pingFrame) }
+
+var pingFrame = []byte{0x89, 0}
+
+// deaf says whether nothing is taken any more. It is called with mu held.
+func (c *conn) deaf() bool { return c.code != 0 || c.broken || c.closed }
+
+// put writes a frame, or lets it wait behind others. It is called with mu held.
+func (c *conn) put(frame []byte) bool {
+	if c.bytes > 0 {
+		if c.bytes+len(frame) > outbound {
+			return false
+		}
+		c.alone = append(c.alone, frame)
+		c.bytes += len(frame)
+		return true
+	}
+	if n := c.try(frame); n < len(frame) {
+		c.hold(frame[n:])
+	}
+	return true
+}
+
+// try gives p to the socket, which takes what it can at once. It is called with mu held.
+func (c *conn) try(p []byte) (n int) {
+	if c.broken {
+		return 0
+	}
+	n, again := c.raw.write(p)
+	c.sent += uint64(n)
+	if n < len(p) && !again {
+		c.broken = true // the reader will see why
+	}
+	return n
+}
+
+// hold keeps the rest of a frame and starts the flusher. It is called with mu held.
+func (c *conn) hold(rest []byte) {
+	c.rest, c.bytes = rest, len(rest)
+	c.startFlusher()
+}
+
+// end queues a Close frame, after which nothing is written. It is called with mu held.
+func (c *conn) end(code proto.CloseCode, frame []byte) {
+	if frame == nil {
+		frame = closeFrame(code)
+	}
+	if c.bytes+len(frame) > outbound {
+		c.dropAlone()
+	}
+	c.put(frame)
+	c.code, c.ended, c.wanted = code, clock(), false
+	c.owner.wheel.soon(c)
+}
+
+// dropAlone forgets what waits for the client, but the frame that must be finished. It is
+// called with mu held.
+func (c *conn) dropAlone() {
+	clear(c.alone)
+	c.alone, c.bytes = nil, len(c.rest)
+}
+
+// closeFrame is a Close frame with its code and reason (RFC 6455, section 5.5.1).
+func closeFrame(code proto.CloseCode) []byte {
+	reason := code.Reason()
+	frame := append(make([]byte, 0, 4+len(reason)), 0x88, byte(2+len(reason)))
+	return append(binary.BigEndian.AppendUint16(frame, uint16(code)), reason...)
+}
