@@ -18,7 +18,7 @@ import (
 //	┌───────╱──────────────╲───────┐
 //	│ signal       (root package)  │      knows every package
 //	├──────────────────────────────┤
-//	│ transport    api             │      what the world touches
+//	│ transport    api      bench  │      what the world touches, and what plays the world
 //	├──────────────────────────────┤
 //	│ session                      │      what is said
 //	├──────────────────────────────┤
@@ -36,7 +36,7 @@ var house = [][]string{
 	{"signal/room", "signal/config"},
 	{"signal/hub", "signal/auth", "signal/bus"},
 	{"signal/session"},
-	{"signal/transport", "signal/api"},
+	{"signal/transport", "signal/api", "signal/bench"},
 	{"signal"},
 	{"signal/cmd/signal"},
 }
@@ -57,6 +57,7 @@ var never = map[string][]string{
 	"signal/session":   {"net", "net/http", "github.com/redis"},
 	"signal/transport": {"signal/bus", "github.com/redis"},
 	"signal/api":       {"signal/bus", "github.com/redis"},
+	"signal/bench":     {"only: proto emitter"},
 }
 
 const (

@@ -41,7 +41,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serve(), dev(), token(), send(), health(), version())
+	c.AddCommand(serve(), dev(), benchmark(), token(), send(), health(), version())
 	return c
 }
 

@@ -1,0 +1,245 @@
+// Package bench plays the tills of a running node and measures what they cost it: CPU for
+// a delivery, latency, memory for a connection. It speaks to the node over its WebSocket
+// and publishes on Redis as services do, and it holds against each client every event that
+// it was to get: one that is lost, doubled or out of order fails the run.
+//
+// Beside it runs the floor: a server that does nothing but one write(2) for each delivery,
+// of frames of the same length to clients that read in the same way. A figure that stands
+// as a ratio to the floor of the same minute says more than microseconds on a noisy
+// machine.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// The scenarios.
+const (
+	Idle   = "idle"   // clients connect and say nothing: memory
+	Fanout = "fanout" // everyone in one room
+	Rooms  = "rooms"  // many small rooms
+	P2P    = "p2p"    // events to single clients
+)
+
+// Scenarios in the order in which they are explained.
+var Scenarios = []string{Idle, Fanout, Rooms, P2P}
+
+// Options say what is played. Check tells what is wrong with them.
+type Options struct {
+	Scenario string
+	Clients  int           // connections, over all nodes
+	Members  int           // of each room in Rooms
+	Window   int           // events under way at a time
+	Rate     float64       // events a second; 0 is as fast as the window lets them
+	Payload  int           // bytes of the data of an event
+	Time     time.Duration // measured, of each run
+	Warmup   time.Duration // before it
+	Runs     int           // of which the median is told
+	Threads  int           // that read for the clients
+	Deaf     float64       // part of the clients that never read, 0 to 1
+	Busy     int           // members of a room that is run flat out beside the others
+	Floor    bool          // run the floor in between
+	Settle   time.Duration // how long Idle waits before it looks
+
+	Nodes    []Node // to be measured: all on the same Redis
+	Redis    emitter.Settings
+	Token    func(user proto.UserID) (string, error)
+	FloorCmd []string  // starts RunFloor in a process of its own
+	Progress io.Writer // a line now and then
+}
+
+// A Node is one that runs.
+type Node struct {
+	Addr string // host:port
+	PID  int    // 0 when it is not on this machine: no CPU and no memory then
+}
+
+// Check says whether the options can be played.
+func (o Options) Check() error {
+	var errs []error
+	check := func(ok bool, format string, a ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, a...))
+		}
+	}
+	check(slices.Contains(Scenarios, o.Scenario), "the scenario must be one of %v, is %q", Scenarios, o.Scenario)
+	check(o.Clients > 0, "clients must be positive, is %d", o.Clients)
+	check(o.Members > 0, "members must be positive, is %d", o.Members)
+	check(o.Window > 0 && o.Window < maxSlots, "window must be 1 to %d, is %d", maxSlots-1, o.Window)
+	check(o.Rate >= 0, "rate must not be negative, is %v", o.Rate)
+	check(o.Payload >= minPayload && o.Payload <= 100<<10, "bytes must be %d to %d, is %d", minPayload, 100<<10, o.Payload)
+	check(o.Runs > 0, "runs must be positive, is %d", o.Runs)
+	check(o.Threads == 1 || o.Threads == 2, "threads must be 1 or 2, is %d", o.Threads)
+	check(o.Deaf >= 0 && o.Deaf < 1, "deaf must be 0 or more and less than 1, is %v", o.Deaf)
+	check(o.Busy >= 0, "busy must not be negative, is %d", o.Busy)
+	check(o.Time > 0, "time must be positive, is %v", o.Time)
+	if most := openFiles() - 100; most > 0 {
+		check(o.Clients+o.Busy <= most, "%d clients need more open files than this process may have: at most %d; raise `ulimit -n`", o.Clients+o.Busy, most)
+	}
+	return errors.Join(errs...)
+}
+
+// A Run is one measurement.
+type Run struct {
+	Deliveries int           `json:"deliveries"`
+	Events     int           `json:"events"`
+	Time       time.Duration `json:"time_ns"`
+	CPU        time.Duration `json:"cpu_ns"`  // of all nodes
+	P50        time.Duration `json:"p50_ns"`  // from publish to the client's read
+	P99        time.Duration `json:"p99_ns"`  // not of the busy room
+	Busy       int           `json:"busy"`    // deliveries of the busy room among them
+	RSS        int64         `json:"rss"`     // bytes that all nodes hold more than empty ones
+	Refused    int           `json:"dropped"` // deliveries to clients that never read
+}
+
+// PerDelivery is the CPU time of one delivery.
+func (r Run) PerDelivery() float64 {
+	if r.Deliveries == 0 {
+		return 0
+	}
+	return float64(r.CPU) / float64(r.Deliveries)
+}
+
+// A Result is all runs of a scenario.
+type Result struct {
+	Scenario string  `json:"scenario"`
+	Clients  int     `json:"clients"`
+	Nodes    int     `json:"nodes"`
+	Window   int     `json:"window"`
+	Rate     float64 `json:"rate"`
+	Frame    int     `json:"frame_bytes"` // of one delivery, with its header
+	Runs     []Run   `json:"runs"`
+	Floor    []Run   `json:"floor,omitempty"`
+}
+
+// Play runs a scenario. An error says what a client missed, got twice or too early.
+func Play(ctx context.Context, o Options) (Result, error) {
+	r := Result{Scenario: o.Scenario, Clients: o.Clients, Nodes: len(o.Nodes), Window: o.Window, Rate: o.Rate}
+	if err := o.Check(); err != nil {
+		return r, err
+	}
+	if o.Scenario == Idle {
+		run, err := o.idle(ctx)
+		r.Runs = append(r.Runs, run)
+		return r, err
+	}
+	for i := range o.Runs {
+		run, frame, err := o.once(ctx, fmt.Sprintf("run %d of %d", i+1, o.Runs))
+		if err != nil {
+			return r, err
+		}
+		r.Runs, r.Frame = append(r.Runs, run), frame
+		if o.Floor {
+			run, err := o.floor(ctx, frame, fmt.Sprintf("floor %d of %d", i+1, o.Runs))
+			if err != nil {
+				return r, fmt.Errorf("floor: %w", err)
+			}
+			r.Floor = append(r.Floor, run)
+		}
+	}
+	return r, nil
+}
+
+// idle measures what connections cost that say nothing.
+func (o Options) idle(ctx context.Context) (run Run, err error) {
+	before := o.rss()
+	c, err := o.connect(ctx)
+	if err != nil {
+		return run, err
+	}
+	defer c.close()
+	for end := time.Now().Add(o.Settle); time.Now().Before(end); {
+		o.say("%s: %d clients, %.2f KiB each", Idle, o.Clients, float64(o.rss()-before)/1024/float64(o.Clients))
+		if err := sleep(ctx, min(time.Second, time.Until(end))); err != nil {
+			return run, err
+		}
+	}
+	run.RSS = o.rss() - before
+	return run, c.failed()
+}
+
+// once connects everybody, publishes for a while, and waits until all has arrived.
+func (o Options) once(ctx context.Context, name string) (run Run, frame int, err error) {
+	c, err := o.connect(ctx)
+	if err != nil {
+		return run, 0, err
+	}
+	defer c.close()
+	p := newPublisher(o.Redis)
+	defer p.close()
+	run, err = o.measure(ctx, name, c, p.send, o.pids())
+	return run, int(c.frame.Load()), err
+}
+
+// measure lets senders run until the time is over.
+func (o Options) measure(ctx context.Context, name string, c *crowd, send sender, pids []int) (run Run, err error) {
+	sendCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, len(c.groups))
+	for _, g := range c.groups {
+		go func() { ended <- g.run(sendCtx, send) }()
+	}
+	if err := sleep(ctx, o.Warmup); err != nil {
+		return run, err
+	}
+	before, cpu, began := c.count(), cpuTime(pids), time.Now()
+	c.measuring.Store(true)
+	for end := began.Add(o.Time); time.Now().Before(end) && c.failed() == nil; {
+		now := c.count()
+		o.say("%s %s: %d deliveries/s", o.Scenario, name, int(float64(now.all-before.all)/time.Since(began).Seconds()))
+		if err := sleep(ctx, min(time.Second, time.Until(end))); err != nil {
+			return run, err
+		}
+	}
+	c.measuring.Store(false)
+	after := c.count()
+	run.Time, run.CPU = time.Since(began), cpuTime(pids)-cpu
+	run.Deliveries, run.Busy, run.Events = after.all-before.all, after.busy-before.busy, after.events-before.events
+	run.P50, run.P99 = c.latency(0.5), c.latency(0.99)
+	stop()
+	for range c.groups {
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			return run, err
+		}
+	}
+	return run, c.settle(ctx)
+}
+
+func (o Options) pids() (all []int) {
+	for _, n := range o.Nodes {
+		all = append(all, n.PID)
+	}
+	return all
+}
+
+func (o Options) rss() (bytes int64) {
+	for _, pid := range o.pids() {
+		bytes += rssOf(pid)
+	}
+	return bytes
+}
+
+func (o Options) say(format string, a ...any) {
+	if o.Progress != nil {
+		fmt.Fprintf(o.Progress, "\r\x1b[K"+format, a...)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,498 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// An event's data has fields of fixed width, so that all frames of a run have the same
+// length: its number in its room (or for its client), its slot in the window, and when it
+// was published.
+const (
+	dataHead   = `{"n":"`
+	dataSlot   = `","s":"`
+	dataTime   = `","t":"`
+	dataPad    = `","p":"`
+	dataTail   = `"}`
+	numberLen  = 10
+	slotLen    = 5
+	timeLen    = 19
+	minPayload = len(dataHead) + numberLen + len(dataSlot) + slotLen + len(dataTime) + timeLen + len(dataPad) + len(dataTail)
+	maxSlots   = 10_000
+
+	eventName = "bench"
+	frameHead = `{"event":"` + eventName + `","data":` + dataHead
+	atSlot    = numberLen + len(dataSlot)
+	atTime    = atSlot + slotLen + len(dataTime)
+)
+
+// RoomPrefix begins the names of all rooms of a bench.
+const RoomPrefix = "bench:"
+
+// appendData appends the data of an event, of the size given.
+func appendData(dst []byte, n, slot int, at int64, size int) []byte {
+	dst = append(dst, dataHead...)
+	dst = appendFixed(dst, int64(n), numberLen)
+	dst = append(dst, dataSlot...)
+	dst = appendFixed(dst, int64(slot), slotLen)
+	dst = append(dst, dataTime...)
+	dst = appendFixed(dst, at, timeLen)
+	dst = append(dst, dataPad...)
+	for range size - minPayload {
+		dst = append(dst, 'x')
+	}
+	return append(dst, dataTail...)
+}
+
+func appendFixed(dst []byte, v int64, width int) []byte {
+	end := len(dst) + width
+	for range width {
+		dst = append(dst, '0')
+	}
+	for i := end - 1; v > 0; i, v = i-1, v/10 {
+		dst[i] = byte('0' + v%10)
+	}
+	return dst
+}
+
+func fixed(b []byte) (v int64) {
+	for _, c := range b {
+		v = v*10 + int64(c-'0')
+	}
+	return v
+}
+
+// A till is one client.
+type till struct {
+	fd    int
+	id    proto.ClientID
+	group *group
+	room  int32 // of its group
+	next  int32 // the number of the next event
+	deaf  bool  // never reads
+	part  []byte
+}
+
+// A group is rooms that are published to alike, and the window of what is under way.
+type group struct {
+	crowd   *crowd
+	busy    bool
+	direct  bool // to single clients
+	rooms   []target
+	next    int     // of rooms
+	rate    float64 // events a second; 0: as fast as the window lets them
+	payload int
+	slots   []slot
+	free    chan int // slots that everybody has read
+	events  atomic.Int64
+}
+
+// A target is a room, or one client.
+type target struct {
+	name    proto.Room
+	client  proto.ClientID
+	sent    int
+	readers int // who read: not the deaf
+}
+
+// A slot is an event under way.
+type slot struct{ left atomic.Int32 }
+
+// A crowd is all clients.
+type crowd struct {
+	tills     []*till
+	groups    []*group
+	threads   []*thread
+	frame     atomic.Int64
+	measuring atomic.Bool
+	bad       atomic.Pointer[error]
+	reading   sync.WaitGroup
+}
+
+func newGroup(c *crowd, window int) *group {
+	g := &group{crowd: c, slots: make([]slot, window), free: make(chan int, window)}
+	for i := range window {
+		g.free <- i
+	}
+	c.groups = append(c.groups, g)
+	return g
+}
+
+// An event is what a sender publishes.
+type event struct {
+	to   *target
+	data []byte
+}
+
+// A sender publishes events in their order.
+type sender func(context.Context, []event) error
+
+// run publishes while ctx lives: everything that the window has room for, together.
+func (g *group) run(ctx context.Context, send sender) error {
+	var pace <-chan time.Time
+	if g.rate > 0 {
+		t := time.NewTicker(time.Duration(float64(time.Second) / g.rate))
+		defer t.Stop()
+		pace = t.C
+	}
+	for {
+		if pace != nil {
+			select {
+			case <-pace:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		var events []event
+		select {
+		case s := <-g.free:
+			events = append(events, g.make(s))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for pace == nil && len(g.free) > 0 {
+			events = append(events, g.make(<-g.free))
+		}
+		if err := send(ctx, events); err != nil {
+			return err
+		}
+		g.events.Add(int64(len(events)))
+	}
+}
+
+func (g *group) make(s int) event {
+	t := &g.rooms[g.next]
+	g.next = (g.next + 1) % len(g.rooms)
+	g.slots[s].left.Store(int32(t.readers))
+	e := event{t, appendData(nil, t.sent, s, time.Now().UnixNano(), g.payload)}
+	t.sent++
+	return e
+}
+
+// read is one thread's: b is what has come for a till at a time.
+func (th *thread) read(t *till, b []byte, now int64) {
+	if len(t.part) > 0 {
+		t.part = append(t.part, b...)
+		b = t.part
+	}
+	for len(b) >= 2 {
+		head, size := 2, int(b[1])
+		if size == 126 {
+			if len(b) < 4 {
+				break
+			}
+			head, size = 4, int(binary.BigEndian.Uint16(b[2:]))
+		} else if size == 127 {
+			if len(b) < 10 {
+				break
+			}
+			head, size = 10, int(binary.BigEndian.Uint64(b[2:]))
+		}
+		if len(b) < head+size {
+			break
+		}
+		th.frame(t, b[0], b[head:head+size], head+size, now)
+		b = b[head+size:]
+	}
+	t.part = append(t.part[:0], b...)
+	if len(t.part) == 0 {
+		t.part = nil
+	}
+}
+
+func (th *thread) frame(t *till, first byte, payload []byte, size int, now int64) {
+	c := t.group.crowd
+	rest, ok := bytes.CutPrefix(payload, []byte(frameHead))
+	switch {
+	case ok && len(rest) > atTime+timeLen:
+	case first == 0x89: // ping
+		pong(t.fd)
+		return
+	case first == 0x88:
+		c.fail(fmt.Errorf("a client was closed: %x", payload))
+		return
+	case bytes.Contains(payload, []byte(`"event":"error"`)):
+		c.fail(fmt.Errorf("a client got %s", payload))
+		return
+	default:
+		return
+	}
+	n, s, at := fixed(rest[:numberLen]), fixed(rest[atSlot:atSlot+slotLen]), fixed(rest[atTime:atTime+timeLen])
+	if int32(n) != t.next {
+		c.fail(fmt.Errorf("client %s got event %d of %s, and not %d", t.id, n, t.group.rooms[t.room].name, t.next))
+		return
+	}
+	t.next++
+	g := t.group
+	th.all.Add(1)
+	if g.busy {
+		th.busy.Add(1)
+	} else if c.measuring.Load() {
+		th.latencies.add(now - at)
+	}
+	if g.slots[s].left.Add(-1) == 0 {
+		g.free <- int(s)
+		c.frame.Store(int64(size))
+	}
+}
+
+func errGone(t *till, err error) error {
+	if err == nil {
+		err = io.EOF
+	}
+	return fmt.Errorf("client %s lost its connection: %w", t.id, err)
+}
+
+func (c *crowd) fail(err error) { c.bad.CompareAndSwap(nil, &err) }
+
+func (c *crowd) failed() error {
+	if err := c.bad.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+type counts struct{ all, busy, events int }
+
+func (c *crowd) count() (n counts) {
+	for _, th := range c.threads {
+		n.all += int(th.all.Load())
+		n.busy += int(th.busy.Load())
+	}
+	for _, g := range c.groups {
+		n.events += int(g.events.Load())
+	}
+	return n
+}
+
+func (c *crowd) latency(q float64) time.Duration {
+	var all histogram
+	for _, th := range c.threads {
+		all.merge(&th.latencies)
+	}
+	return all.quantile(q)
+}
+
+// settle waits until everything has arrived, and says what has not.
+func (c *crowd) settle(ctx context.Context) error {
+	const patience = 10 * time.Second
+	for end := time.Now().Add(patience); ; {
+		under := 0
+		for _, g := range c.groups {
+			under += len(g.slots) - len(g.free)
+		}
+		switch {
+		case c.failed() != nil:
+			return c.failed()
+		case under == 0:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("%d events have not reached everyone after %v: lost", under, patience)
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// connect logs everyone in and puts them into their rooms.
+func (o Options) connect(ctx context.Context) (*crowd, error) {
+	c := &crowd{}
+	g := newGroup(c, o.Window)
+	g.rate, g.payload, g.direct = o.Rate, o.Payload, o.Scenario == P2P
+	members := map[string]int{Fanout: o.Clients, Rooms: o.Members}[o.Scenario]
+	for i := range o.Clients {
+		t := &till{group: g, deaf: isDeaf(i, o.Deaf)}
+		c.tills = append(c.tills, t)
+		if members == 0 { // each by itself
+			t.room = int32(i)
+			g.rooms = append(g.rooms, target{readers: 1})
+			continue
+		}
+		t.room = int32(i / members)
+		if int(t.room) == len(g.rooms) {
+			g.rooms = append(g.rooms, target{name: proto.Room(RoomPrefix + strconv.Itoa(len(g.rooms)))})
+		}
+		if !t.deaf {
+			g.rooms[t.room].readers++
+		}
+	}
+	if o.Busy > 0 {
+		b := newGroup(c, 2)
+		b.busy, b.payload = true, o.Payload
+		b.rooms = []target{{name: RoomPrefix + "busy", readers: o.Busy}}
+		for range o.Busy {
+			c.tills = append(c.tills, &till{group: b})
+		}
+	}
+	login := func(i int, t *till) (net.Conn, []byte, error) { return o.login(ctx, i, t) }
+	return c, c.dial(ctx, o, login)
+}
+
+// isDeaf spreads a part of the clients evenly.
+func isDeaf(i int, part float64) bool { return int(float64(i+1)*part) > int(float64(i)*part) }
+
+// dial connects all, some at a time, and begins to read.
+func (c *crowd) dial(ctx context.Context, o Options, login func(int, *till) (net.Conn, []byte, error)) error {
+	for range o.Threads {
+		th, err := newThread()
+		if err != nil {
+			c.close()
+			return err
+		}
+		c.threads = append(c.threads, th)
+	}
+	var (
+		next, done atomic.Int64
+		g          sync.WaitGroup
+	)
+	for range 16 {
+		g.Go(func() {
+			for i := int(next.Add(1) - 1); i < len(c.tills) && c.failed() == nil && ctx.Err() == nil; i = int(next.Add(1) - 1) {
+				t := c.tills[i]
+				conn, early, err := login(i, t)
+				if err == nil {
+					t.part = early
+					err = c.threads[i%len(c.threads)].add(t, conn)
+				}
+				if err != nil {
+					c.fail(fmt.Errorf("client %d of %d: %w", i, len(c.tills), err))
+				} else if n := done.Add(1); n%100 == 0 {
+					o.say("%d of %d clients are connected", n, len(c.tills))
+				}
+			}
+		})
+	}
+	g.Wait()
+	if err := errors.Join(c.failed(), ctx.Err()); err != nil {
+		c.close()
+		return err
+	}
+	for _, th := range c.threads {
+		c.reading.Go(func() { th.run(c) })
+	}
+	return nil
+}
+
+// login upgrades, authenticates and joins. It returns what came beyond the answers.
+func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early []byte, err error) {
+	user := proto.UserID("bench-" + strconv.Itoa(i))
+	token, err := o.Token(user)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := net.Dialer{Timeout: 10 * time.Second}
+	node := o.Nodes[i%len(o.Nodes)]
+	conn, err := d.DialContext(ctx, "tcp", node.Addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_, err = fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", node.Addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := bufio.NewReaderSize(conn, 2048)
+	answer, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		return nil, nil, fmt.Errorf("the node answered %s", answer.Status)
+	}
+	room := t.group.rooms[t.room].name
+	frames := masked(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{"type": "Bearer", "token": token}, ""))
+	waits := map[string]bool{"": true}
+	if room != "" {
+		waits["join"] = true
+		frames = append(frames, masked(proto.AppendFrame(nil, proto.EventJoin, map[string]any{"rooms": []proto.Room{room}}, "join"))...)
+	}
+	if _, err = conn.Write(frames); err != nil {
+		return nil, nil, err
+	}
+	for len(waits) > 0 {
+		payload, err := nextFrame(r)
+		if err != nil {
+			return nil, nil, err
+		}
+		var f struct {
+			Event string
+			ID    string
+			Data  struct {
+				ID     proto.ClientID
+				Denied []any
+				Done   bool
+			}
+		}
+		if err := json.Unmarshal(payload, &f); err != nil {
+			return nil, nil, err
+		}
+		switch {
+		case f.Event == string(proto.EventConnected):
+			t.id = f.Data.ID
+			if t.group.direct {
+				t.group.rooms[t.room].client = t.id
+			}
+		case f.Event == string(proto.EventJoined) && len(f.Data.Denied) == 0:
+			if f.Data.Done {
+				delete(waits, f.ID)
+			}
+		default:
+			return nil, nil, fmt.Errorf("the node said %s", payload)
+		}
+	}
+	early, _ = r.Peek(r.Buffered())
+	_ = conn.SetDeadline(time.Time{})
+	return conn, bytes.Clone(early), nil
+}
+
+func nextFrame(r *bufio.Reader) ([]byte, error) {
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(r, head[:2]); err != nil {
+		return nil, err
+	}
+	size := int(head[1])
+	if size == 126 {
+		if _, err := io.ReadFull(r, head[2:]); err != nil {
+			return nil, err
+		}
+		size = int(binary.BigEndian.Uint16(head[2:]))
+	}
+	b := make([]byte, size)
+	_, err := io.ReadFull(r, b)
+	if err == nil && head[0] == 0x88 {
+		err = fmt.Errorf("the node closed: %x", b)
+	}
+	return b, err
+}
+
+// masked is a client's text frame; its mask is zero.
+func masked(payload []byte) []byte {
+	b := []byte{0x81}
+	if n := len(payload); n < 126 {
+		b = append(b, 0x80|byte(n))
+	} else {
+		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
+	}
+	return append(append(b, 0, 0, 0, 0), payload...)
+}
