@@ -130,7 +130,7 @@ func (m *Message) field(key string, value []byte) (err error) {
 	case "data":
 		m.Data = value
 	case "time":
-		err = json.Unmarshal(value, &m.Time)
+		m.Time, err = strconv.ParseInt(string(value), 10, 64)
 	case "except":
 		err = json.Unmarshal(value, &m.Except)
 	case "client":

@@ -86,3 +86,23 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+// FuzzCheckData holds our scanner against encoding/json.
+func FuzzCheckData(f *testing.F) {
+	for _, s := range []string{
+		`{}`, `[]`, `[1,-0.5e+3,{"a":[true,false,null]},"\u00e9\n\"ü"]`, ` { "a" : 1 , "b" : [ ] } `, `{"a":1,}`, `[1,]`, `01`, `1.`, `-`,
+		`1e`, `"\x"`, `"\u12"`, "\"\x1f\"", "\"\xff\"", `nul`, `truee`, `{"a"}`, `{a:1}`, `[1 2]`, `{} {}`, ``, ` `, `"`, `"\`, "\"\xed\xa0\x80\"",
+		strings.Repeat("[", 32) + strings.Repeat("]", 32), strings.Repeat("[", 33) + strings.Repeat("]", 33), strings.Repeat(`{"a":`, 40),
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		err := proto.CheckData(b)
+		switch good := utf8.Valid(b) && json.Valid(b); {
+		case !good && err == nil:
+			t.Fatalf("accepted %q", b)
+		case good && err != nil && !strings.Contains(err.Error(), "nested deeper"):
+			t.Fatalf("refused %q: %v", b, err)
+		}
+	})
+}

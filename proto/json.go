@@ -1,10 +1,11 @@
 package proto
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"unicode/utf8"
+	"slices"
 )
 
 // MaxDepth is the deepest nesting of a client's frame, and of an event's data. On the bus
@@ -23,7 +24,8 @@ func eachField(b []byte, depth int, field func(key string, value []byte) error) 
 	if b[i] != '{' {
 		return fmt.Errorf("is %s, not a JSON object", typeOf(b[i]))
 	}
-	var seen []string
+	var some [8]string // most have no more keys
+	seen := some[:0]
 	for i = skipSpace(b, i+1); b[i] != '}'; i = skipSpace(b, i) {
 		if b[i] == ',' {
 			i = skipSpace(b, i+1)
@@ -33,10 +35,8 @@ func eachField(b []byte, depth int, field func(key string, value []byte) error) 
 		if err != nil {
 			return err
 		}
-		for _, s := range seen {
-			if s == key {
-				return errors.New("has a key twice")
-			}
+		if slices.Contains(seen, key) {
+			return errors.New("has a key twice")
 		}
 		if seen = append(seen, key); len(seen) > 64 {
 			return errors.New("has more than 64 keys")
@@ -56,33 +56,14 @@ func checkJSON(b []byte, most int) error {
 	if len(b) == 0 {
 		return errors.New("is empty")
 	}
-	depth, inString := 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString:
-			switch c {
-			case '\\':
-				i++
-			case '"':
-				inString = false
-			}
-		case c == '"':
-			inString = true
-		case c == '{' || c == '[':
-			if depth++; depth > most {
-				return fmt.Errorf("is nested deeper than %d", most)
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
+	end, err := scanValue(b, skipSpace(b, 0), most)
+	if err == nil && skipSpace(b, end) < len(b) {
+		err = errNotJSON
 	}
-	switch {
-	case !utf8.Valid(b):
-		return errors.New("is not valid UTF-8")
-	case !json.Valid(b):
-		return errors.New("is not JSON")
+	if err == errTooDeep {
+		return fmt.Errorf("is nested deeper than %d", most)
 	}
-	return nil
+	return err
 }
 
 // CheckData says whether b may be the data of an event: one JSON value in valid
@@ -95,23 +76,18 @@ func CheckData(b []byte) error {
 	return nil
 }
 
-// The four below walk over what json.Valid has accepted, so that they need not
-// look for mistakes.
-
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
-		i++
-	}
-	return i
-}
+// The three below walk over what checkJSON has accepted, so that they need not look for
+// mistakes.
 
 func skipString(b []byte, i int) int {
-	for i++; b[i] != '"'; i++ {
-		if b[i] == '\\' {
+	for i++; ; i++ {
+		switch b[i] {
+		case '"':
+			return i + 1
+		case '\\':
 			i++
 		}
 	}
-	return i + 1
 }
 
 func skipValue(b []byte, i int) int {
@@ -141,12 +117,20 @@ func skipValue(b []byte, i int) int {
 }
 
 func unquote(b []byte) (string, error) {
-	for _, c := range b {
-		if c == '\\' {
-			var s string
-			err := json.Unmarshal(b, &s)
-			return s, err
-		}
+	switch string(b) { // the keys of all events, which need no copy
+	case `"event"`:
+		return "event", nil
+	case `"data"`:
+		return "data", nil
+	case `"time"`:
+		return "time", nil
+	case `"client"`:
+		return "client", nil
+	}
+	if bytes.IndexByte(b, '\\') >= 0 {
+		var s string
+		err := json.Unmarshal(b, &s)
+		return s, err
 	}
 	return string(b[1 : len(b)-1]), nil
 }

@@ -107,7 +107,7 @@ func checkName(kind, s string) error {
 		return bad(CodeReserved, "begins with the reserved \"$\"")
 	}
 	for _, c := range s {
-		if unicode.IsControl(c) || strings.ContainsRune(`{}*?[]\`, c) {
+		if c < utf8.RuneSelf && !inName[c] || c >= utf8.RuneSelf && unicode.IsControl(c) {
 			return bad(CodeBadName, "contains %q", c)
 		}
 	}
@@ -132,11 +132,22 @@ func (id EventID) checkGrammar() error {
 		return &NameError{"event id", string(id), fmt.Sprintf("has %d bytes, 1 to %d are allowed", len(id), MaxEventID), CodeBadName}
 	}
 	for i := range len(id) {
-		if c := id[i]; !isAlnum(c) && !strings.ContainsRune("._:/-", rune(c)) {
+		if c := id[i]; !inEventID[c] {
 			return &NameError{"event id", string(id), fmt.Sprintf("contains %q", c), CodeBadName}
 		}
 	}
 	return nil
+}
+
+// inEventID and inName are looked up for every byte of every event, so they are tables:
+// the characters of an event id, and of a name those that are ASCII and allowed.
+var inEventID, inName [256]bool
+
+func init() {
+	for c := range byte(128) {
+		inEventID[c] = isAlnum(c) || strings.IndexByte("._:/-", c) >= 0
+		inName[c] = !unicode.IsControl(rune(c)) && strings.IndexByte(`{}*?[]\`, c) < 0
+	}
 }
 
 // Check says whether id has the form of a client id of a Signal node.

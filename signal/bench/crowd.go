@@ -105,6 +105,7 @@ type group struct {
 type target struct {
 	name    proto.Room
 	client  proto.ClientID
+	channel string // on Redis; the publisher's
 	sent    int
 	readers int // who read: not the deaf
 }
@@ -135,6 +136,7 @@ func newGroup(c *crowd, window int) *group {
 // An event is what a sender publishes.
 type event struct {
 	to   *target
+	id   proto.EventID
 	data []byte
 }
 
@@ -178,7 +180,8 @@ func (g *group) make(s int) event {
 	t := &g.rooms[g.next]
 	g.next = (g.next + 1) % len(g.rooms)
 	g.slots[s].left.Store(int32(t.readers))
-	e := event{t, appendData(nil, t.sent, s, time.Now().UnixNano(), g.payload)}
+	id := string(appendFixed([]byte("bench-"), int64(t.sent), numberLen))
+	e := event{t, proto.EventID(id), appendData(make([]byte, 0, g.payload), t.sent, s, time.Now().UnixNano(), g.payload)}
 	t.sent++
 	return e
 }

@@ -37,11 +37,13 @@ const (
 type Receiver interface {
 	// Receive gets an event of a room, in the room's order.
 	Receive(proto.Room, proto.Message)
-	// Flush says that nothing more is at hand: what Receive got can be written.
+	// Flush says that nothing more is at hand: what was received can be written.
 	Flush()
 	// Subscribed says that the room is heard from now on.
 	Subscribed(proto.Room)
-	// SendToClient gets an event for one client, and says whether it took it.
+	// ReceiveClient gets an event for one client.
+	ReceiveClient(proto.ClientID, proto.Event)
+	// SendToClient writes an event to one client now, and says whether it took it.
 	SendToClient(proto.ClientID, proto.Event) bool
 	// Lost says that nothing is heard any more, until Subscribed says so of a room.
 	Lost()
@@ -54,6 +56,7 @@ type Bus struct {
 	node    proto.NodeID
 	at      emitter.Settings
 	layout  proto.Layout
+	own     string // the channel of this node's inbox
 	ignis   bool
 	rdb     *redis.Client
 	emitter *emitter.Emitter
@@ -75,7 +78,7 @@ type Bus struct {
 // hears the channels of the original. It answers through e.
 func New(node proto.NodeID, at emitter.Settings, ignis bool, e *emitter.Emitter, log *zap.Logger, reg prometheus.Registerer) *Bus {
 	b := &Bus{
-		node: node, at: at, layout: at.Layout(), ignis: ignis, emitter: e, log: log,
+		node: node, at: at, layout: at.Layout(), own: at.Layout().Inbox(node), ignis: ignis, emitter: e, log: log,
 		answers: make(chan proto.Answer, 1024), began: time.Now(),
 		asks: map[proto.AskID]chan int{},
 	}
@@ -187,7 +190,7 @@ func (b *Bus) write(ctx context.Context, ps *redis.PubSub, dst Receiver) error {
 	if b.at.Ways() == emitter.Sharded {
 		subscribe, unsubscribe = ps.SSubscribe, ps.SUnsubscribe
 	}
-	if err := subscribe(ctx, b.layout.Inbox(b.node)); err != nil {
+	if err := subscribe(ctx, b.own); err != nil {
 		return err
 	}
 	if b.ignis {
@@ -270,7 +273,7 @@ func (b *Bus) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func(
 				dst.Flush()
 			}
 		case *redis.Subscription:
-			if v.Kind == "psubscribe" || v.Channel == b.layout.Inbox(b.node) {
+			if v.Kind == "psubscribe" || v.Channel == b.own {
 				own--
 			} else if room, heard := b.confirmed(v); heard {
 				dst.Subscribed(room)

@@ -52,6 +52,11 @@ func (r *receiver) Flush() {
 func (r *receiver) Subscribed(room proto.Room) { r.add("heard %s", room) }
 func (r *receiver) Degraded(on bool)           { r.add("degraded %t", on) }
 func (r *receiver) Lost()                      { r.add("lost") }
+func (r *receiver) ReceiveClient(id proto.ClientID, e proto.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = append(r.held, fmt.Sprintf("client %s: %s %s", id, e.Event, e.Data))
+}
 func (r *receiver) SendToClient(id proto.ClientID, e proto.Event) bool {
 	r.add("client %s: %s %s", id, e.Event, e.Data)
 	return slices.Contains(r.clients, id)

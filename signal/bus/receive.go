@@ -2,6 +2,7 @@ package bus
 
 import (
 	"slices"
+	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -15,10 +16,11 @@ import (
 // Hot path: nothing here waits.
 func (b *Bus) receive(dst Receiver, m *redis.Message) {
 	var err error
-	payload := []byte(m.Payload)
+	// The payload is read and copied from, never written to.
+	payload := unsafe.Slice(unsafe.StringData(m.Payload), len(m.Payload))
 	if m.Pattern != "" {
 		err = b.ignisClient(dst, m.Channel, payload)
-	} else if room, ok := b.layout.Room(m.Channel); ok && m.Channel != b.layout.Inbox(b.node) {
+	} else if room, ok := b.layout.Room(m.Channel); ok && m.Channel != b.own {
 		var msg proto.Message
 		if msg, err = proto.DecodeMessage(payload); err == nil {
 			b.metrics.rooms.Inc()
@@ -52,15 +54,19 @@ func (b *Bus) inbox(dst Receiver, payload []byte) error {
 	if err := m.Client.Check(); err != nil {
 		return err
 	}
-	taken := 0
-	if !slices.Contains(m.Except, m.Client) && dst.SendToClient(m.Client, m.Event) {
-		taken = 1
-	}
 	if m.Ask == "" {
+		if !slices.Contains(m.Except, m.Client) {
+			dst.ReceiveClient(m.Client, m.Event)
+		}
 		return nil
 	}
 	if _, ok := m.Ask.Node(); !ok {
 		return proto.ErrMalformed
+	}
+	dst.Flush() // what came before is written before
+	taken := 0
+	if !slices.Contains(m.Except, m.Client) && dst.SendToClient(m.Client, m.Event) {
+		taken = 1
 	}
 	select {
 	case b.answers <- proto.Answer{Ask: m.Ask, Receivers: taken}:
@@ -95,7 +101,7 @@ func (b *Bus) ignisClient(dst Receiver, channel string, payload []byte) error {
 	}
 	b.metrics.ignis.Inc()
 	if !slices.Contains(m.Except, id) {
-		dst.SendToClient(id, m.Event)
+		dst.ReceiveClient(id, m.Event)
 	}
 	return nil
 }

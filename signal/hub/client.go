@@ -32,6 +32,7 @@ type Client struct {
 // member itself is the generation of the join: whoever joins again is another
 // member, so an add or a pass that is late finds gone set and writes nothing.
 type member struct {
+	conn   Conn // the client's: a pass then need not look at the client
 	client *Client
 	local  *local      // set once by Hub.enter, under Client.mu
 	gone   atomic.Bool // left or closed: no byte of the room is written any more
@@ -92,7 +93,7 @@ func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) 
 		i := c.find(name)
 		if i < 0 {
 			i = len(c.members)
-			c.members = append(c.members, &member{client: c, index: -1})
+			c.members = append(c.members, &member{conn: c.conn, client: c, index: -1})
 		}
 		c.hub.enter(name, add{c.members[i], name, r})
 	}

@@ -17,6 +17,7 @@ import (
 type counter struct{ n *atomic.Int64 }
 
 func (c counter) Write(b *hub.Batch) int { c.n.Add(int64(len(b.Entries))); return len(b.Entries) }
+func (c counter) Prepare()               {}
 func (c counter) CaughtUp()              {}
 func (c counter) Send([]byte) bool       { c.n.Add(1); return true }
 func (c counter) Answer([]byte)          { c.n.Add(1) }

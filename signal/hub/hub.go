@@ -33,6 +33,8 @@ type Conn interface {
 	// many. Of the last one it may keep the rest. When it takes fewer than all, it calls
 	// Client.Drained once it can take more, unless it ends before.
 	Write(*Batch) (taken int)
+	// Prepare says that a Write will follow soon.
+	Prepare()
 	// CaughtUp says that after a Write that did not take all, the client now has all.
 	CaughtUp()
 	// Send takes an event for this client alone, or refuses it: too much waits already.
@@ -68,6 +70,15 @@ type Hub struct {
 	rooms   map[proto.Room]*local      // guarded by mu
 	added   int                        // guarded by mu: deals the clients to the shards
 	ill     bool                       // guarded by mu: clients are told that events may be missing
+
+	directMu sync.Mutex
+	direct   []direct // guarded by directMu: for single clients, until Flush
+}
+
+// A direct is an event for one client.
+type direct struct {
+	to    proto.ClientID
+	event proto.Event
 }
 
 // maxShards is the number of bits in local's masks.
@@ -77,7 +88,7 @@ const maxShards = 64
 func New(bus Subscriber, reg prometheus.Registerer) *Hub {
 	h := &Hub{bus: bus, clients: map[proto.ClientID]*Client{}, rooms: map[proto.Room]*local{}, budget: newBudget(keptBytes)}
 	h.metrics = newMetrics(reg, h)
-	for i := range min(runtime.GOMAXPROCS(0), maxShards) {
+	for i := range min(max(runtime.GOMAXPROCS(0)-1, 1), maxShards) {
 		h.shards = append(h.shards, newShard(i, h.metrics))
 	}
 	return h
@@ -136,8 +147,22 @@ func (h *Hub) Receive(name proto.Room, m proto.Message) {
 	}
 }
 
-// Flush wakes who writes what Receive has left for them.
+// ReceiveClient takes an event for one client, which Flush writes.
+func (h *Hub) ReceiveClient(id proto.ClientID, e proto.Event) {
+	h.directMu.Lock()
+	defer h.directMu.Unlock()
+	h.direct = append(h.direct, direct{id, e})
+}
+
+// Flush writes what was received for single clients, and wakes who writes the rest.
 func (h *Hub) Flush() {
+	h.directMu.Lock()
+	for i := range h.direct {
+		h.SendToClient(h.direct[i].to, h.direct[i].event)
+	}
+	clear(h.direct)
+	h.direct = h.direct[:0]
+	h.directMu.Unlock()
 	for _, s := range h.shards {
 		s.wakeForNews()
 	}

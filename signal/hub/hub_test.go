@@ -91,6 +91,7 @@ func (c *conn) take(f []byte) bool {
 	return true
 }
 
+func (c *conn) Prepare() {}
 func (c *conn) CaughtUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,6 +23,7 @@ type pass struct {
 	except []proto.ClientID // of any of the entries
 	from   room.Cursor      // of the first entry
 	next   int              // of the part's members
+	near   int              // up to where they are prepared
 	end    int              // who came later is none of the pass'
 	more   bool             // there was more than one batch
 	joined []byte           // buffer of batch.Joined
@@ -92,6 +93,10 @@ func (p *part) turn(s *shard) (again bool) {
 	}
 	pass := p.pass
 	for most := s.writes + turn; pass.next < pass.end && s.writes < most; pass.next++ {
+		if pass.next == pass.near {
+			pass.near = min(pass.near+ahead, pass.end)
+			prepare(p.members[pass.next:pass.near])
+		}
 		if m := p.members[pass.next]; m != nil && !m.own {
 			s.write(m, pass)
 		}
@@ -102,6 +107,25 @@ func (p *part) turn(s *shard) (again bool) {
 	p.finish(s)
 	p.queued = p.news && p.size > 0
 	return p.queued
+}
+
+// ahead is how many members are prepared at a time.
+const ahead = 8
+
+// prepare reads a word of each member and of its connection. With thousands of members
+// none is in the processor's cache, and a system call lets it wait for one after the other;
+// here it waits for all at once (BenchmarkFanOut: 7 % of a delivery).
+func prepare(members []*member) {
+	for _, m := range members {
+		if m != nil {
+			m.gone.Load()
+		}
+	}
+	for _, m := range members {
+		if m != nil {
+			m.conn.Prepare()
+		}
+	}
 }
 
 // begin takes what is new.
@@ -125,28 +149,27 @@ func (p *part) begin(s *shard) bool {
 		pass.except = append(pass.except, entries[i].Except...)
 	}
 	pass.join()
-	pass.next, pass.end = 0, len(p.members)
+	pass.next, pass.near, pass.end = 0, 0, len(p.members)
 	p.pass = pass
 	return true
 }
 
-// write gives the batch to one member.
+// write gives the batch to one member. That its connection is blocked, the connection
+// itself says: looking at the client would cost as much as asking.
 func (s *shard) write(m *member, p *pass) {
+	var taken int
 	switch {
 	case m.gone.Load():
-	case m.client.blocked:
-		s.behind(m, p.from)
+		return
 	case len(p.except) > 0 && slices.Contains(p.except, m.client.id):
-		if taken := s.writeExcept(m, &p.batch); taken < len(p.batch.Entries) {
-			s.block(m, p.from+room.Cursor(taken))
-		}
+		taken = s.writeExcept(m, &p.batch)
 	default:
 		s.writes++
-		taken := m.client.conn.Write(&p.batch)
+		taken = m.conn.Write(&p.batch)
 		s.counted.delivered += taken
-		if taken < len(p.batch.Entries) {
-			s.block(m, p.from+room.Cursor(taken))
-		}
+	}
+	if taken < len(p.batch.Entries) {
+		s.block(m, p.from+room.Cursor(taken))
 	}
 }
 
@@ -164,7 +187,7 @@ func (s *shard) writeExcept(m *member, b *Batch) (taken int) {
 		}
 		part := b.part(i, end)
 		s.writes++
-		n := m.client.conn.Write(&part)
+		n := m.conn.Write(&part)
 		s.counted.delivered += n
 		if i += n; i < end {
 			return i

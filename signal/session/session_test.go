@@ -36,6 +36,7 @@ func (c *conn) Write(b *hub.Batch) int {
 	}
 	return len(b.Entries)
 }
+func (c *conn) Prepare()           {}
 func (c *conn) CaughtUp()          {}
 func (c *conn) Send(b []byte) bool { c.Answer(b); return true }
 func (c *conn) Answer(b []byte) {

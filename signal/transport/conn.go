@@ -25,15 +25,16 @@ const (
 // A conn is one client's WebSocket. While it waits it is nothing but this, the session and
 // the socket.
 type conn struct {
+	mu      sync.Mutex
+	near    atomic.Bool // never set: Prepare reads it to have the mutex at hand
+	raw     raw
+	writing // guarded by mu (write.go)
+
 	owner   *WebSocket
 	session *session.Session
 	socket  net.Conn
-	raw     raw
 	heard   atomic.Int64 // clock at the client's last byte
-
-	mu      sync.Mutex
-	writing       // guarded by mu (write.go)
-	pinged  int64 // guarded by mu: what heard was at the last ping
+	pinged  int64        // guarded by mu: what heard was at the last ping
 
 	reading // of the reader (read.go)
 

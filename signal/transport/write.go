@@ -19,22 +19,22 @@ const outbound = 1 << 20
 // file descriptor is used only under the mutex and only while closed is not set, and after
 // the Close frame nothing is written (TestPartialWrites, TestCloseOnce, TestChurn).
 type writing struct {
-	rest     []byte   // of a frame that the socket took in part
-	alone    [][]byte // frames for this client alone, after rest
-	bytes    int      // of rest and alone
-	flushing bool     // the flusher lives: there is something to write (flush.go)
-	wanted   bool     // the hub is to be told when nothing is left
-	broken   bool     // the socket takes nothing any more
-	closed   bool     // fd must not be used any more
-
-	sent  uint64 // bytes that the socket took, ever
-	acked uint64 // bytes that the client took, as of moved
-	moved int64  // clock at which acked last changed, or the flusher began
-	late  int64  // clock since which the hub has more than the client took; 0 while it has not
-
+	// What every write looks at, in one cache line with the mutex.
+	bytes      int             // of rest and alone
+	sent       uint64          // bytes that the socket took, ever
 	code       proto.CloseCode // of our Close frame; 0 before it
-	ended      int64           // clock at which code was set
+	flushing   bool            // the flusher lives: there is something to write (flush.go)
+	wanted     bool            // the hub is to be told when nothing is left
+	broken     bool            // the socket takes nothing any more
+	closed     bool            // the file descriptor must not be used any more
 	peerClosed bool            // the client has sent its Close frame
+
+	rest  []byte   // of a frame that the socket took in part
+	alone [][]byte // frames for this client alone, after rest
+	acked uint64   // bytes that the client took, as of moved
+	moved int64    // clock at which acked last changed, or the flusher began
+	late  int64    // clock since which the hub has more than the client took; 0 while it has not
+	ended int64    // clock at which code was set
 }
 
 // Write takes frames of a room: see hub.Conn.
@@ -67,6 +67,9 @@ func (c *conn) Write(b *hub.Batch) (taken int) {
 	}
 	return taken
 }
+
+// Prepare brings what Write looks at first into the processor's cache: see hub.Conn.
+func (c *conn) Prepare() { c.near.Load() }
 
 // CaughtUp says that the hub has nothing more for the client: see hub.Conn.
 func (c *conn) CaughtUp() {
