@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unsafe"
 )
 
 // Version of what nodes and emitters say to each other on Redis. Two participants
@@ -98,7 +99,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	if !ok {
 		return m, malformed("no second line")
 	}
-	head := string(first)
+	head := unsafe.String(unsafe.SliceData(first), len(first))
 	if id, live := strings.CutPrefix(head, "E1 "); live {
 		m.EventID = EventID(id)
 	} else if s := sequenced.FindStringSubmatch(head); s != nil {
@@ -132,7 +133,9 @@ func (m *Message) field(key string, value []byte) (err error) {
 	case "time":
 		m.Time, err = strconv.ParseInt(string(value), 10, 64)
 	case "except":
-		err = json.Unmarshal(value, &m.Except)
+		var except []ClientID // not &m.Except, which would bring m to the heap
+		err = json.Unmarshal(value, &except)
+		m.Except = except
 	case "client":
 		s, err = stringOf(key, value)
 		m.Client = ClientID(s)

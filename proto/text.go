@@ -9,33 +9,36 @@ const textHeader = 10
 // any number of sockets. It allocates once.
 func EncodeEvent(e Event) []byte {
 	size := textHeader + len(e.Event) + len(e.Data) + len(e.Room) + len(e.EventID) + len(e.Position) + 128
-	return text(AppendEvent(make([]byte, textHeader, size), e))
+	return AppendEventFrame(make([]byte, 0, size), e)
+}
+
+// AppendEventFrame appends what EncodeEvent returns.
+func AppendEventFrame(dst []byte, e Event) []byte {
+	at := len(dst)
+	return text(AppendEvent(append(dst, make([]byte, textHeader)...), e), at)
 }
 
 // EncodeFrame is AppendFrame as a whole WebSocket text message.
 func EncodeFrame(event EventName, data any, id string) []byte {
-	return text(AppendFrame(make([]byte, textHeader, 256), event, data, id))
+	return text(AppendFrame(make([]byte, textHeader, 256), event, data, id), 0)
 }
 
-// text puts the header of an unmasked text message of one frame (RFC 6455, section 5.2)
-// before the payload that begins at textHeader, and cuts off what is left over.
-func text(b []byte) []byte {
+// text makes an unmasked text message of one frame (RFC 6455, section 5.2) of the payload
+// that stands in b after the longest header, which begins at the place given. A shorter
+// header moves the payload.
+func text(b []byte, at int) []byte {
 	const finText = 0x81
-	n := len(b) - textHeader
-	switch {
+	payload := b[at+textHeader:]
+	head := b[at:at:len(b)]
+	switch n := len(payload); {
 	case n < 126:
-		b = b[textHeader-2:]
-		b[1] = byte(n)
+		head = append(head, finText, byte(n))
 	case n < 1<<16:
-		b = b[textHeader-4:]
-		b[1] = 126
-		binary.BigEndian.PutUint16(b[2:], uint16(n))
+		head = binary.BigEndian.AppendUint16(append(head, finText, 126), uint16(n))
 	default:
-		b[1] = 127
-		binary.BigEndian.PutUint64(b[2:], uint64(n))
+		head = binary.BigEndian.AppendUint64(append(head, finText, 127), uint64(n))
 	}
-	b[0] = finText
-	return b
+	return append(b[:at+len(head)], payload...)
 }
 
 // Payload is the JSON in a frame that EncodeEvent or EncodeFrame made.

@@ -159,15 +159,29 @@ func (g *group) run(ctx context.Context, send sender) error {
 				return ctx.Err()
 			}
 		}
-		var events []event
-		select {
-		case s := <-g.free:
-			events = append(events, g.make(s))
-		case <-ctx.Done():
-			return ctx.Err()
+		// A publisher that is busy sends several at a time.
+		atOnce := 1
+		if pace == nil {
+			atOnce = max(1, len(g.slots)/16)
+		}
+		var slots []int
+		for len(slots) < atOnce {
+			select {
+			case s := <-g.free:
+				slots = append(slots, s)
+			case <-ctx.Done():
+				for _, s := range slots {
+					g.free <- s
+				}
+				return ctx.Err()
+			}
 		}
 		for pace == nil && len(g.free) > 0 {
-			events = append(events, g.make(<-g.free))
+			slots = append(slots, <-g.free)
+		}
+		events := make([]event, len(slots))
+		for i, s := range slots {
+			events[i] = g.make(s)
 		}
 		if err := send(ctx, events); err != nil {
 			return err

@@ -21,6 +21,10 @@ type thread struct {
 	tills []*till // guarded by mu while clients connect: by the number that epoll tells
 }
 
+// nap is how long a thread that found few clients to read for lets others come up. A till
+// wakes on a machine of its own; here the node would pay for waking it.
+const nap = 200 * time.Microsecond
+
 func newThread() (*thread, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	return &thread{epoll: fd}, os.NewSyscallError("epoll_create1", err)
@@ -65,12 +69,16 @@ func (th *thread) run(c *crowd) {
 			th.read(t, early, time.Now().UnixNano())
 		}
 	}
-	for !th.stopped.Load() {
+	for few := false; !th.stopped.Load(); {
+		if few {
+			time.Sleep(nap)
+		}
 		n, err := syscall.EpollWait(th.epoll, events[:], 100)
 		if err != nil && err != syscall.EINTR {
 			c.fail(os.NewSyscallError("epoll_wait", err))
 			return
 		}
+		few = n < len(events)/4
 		for _, e := range events[:max(n, 0)] {
 			t := th.tills[e.Fd]
 			n, err := syscall.Read(t.fd, buffer)

@@ -38,6 +38,7 @@ type Conn interface {
 	// CaughtUp says that after a Write that did not take all, the client now has all.
 	CaughtUp()
 	// Send takes an event for this client alone, or refuses it: too much waits already.
+	// The frame is the caller's again when it returns.
 	Send(frame []byte) (taken bool)
 	// Answer takes what must not be missing. A connection that cannot take it is ended.
 	Answer(frame []byte)
@@ -73,12 +74,13 @@ type Hub struct {
 
 	directMu sync.Mutex
 	direct   []direct // guarded by directMu: for single clients, until Flush
+	frames   []byte   // guarded by directMu: theirs
 }
 
-// A direct is an event for one client.
+// A direct is a frame for one client.
 type direct struct {
-	to    proto.ClientID
-	event proto.Event
+	to        *Client
+	from, end int // in Hub.frames
 }
 
 // maxShards is the number of bits in local's masks.
@@ -113,13 +115,18 @@ func (h *Hub) Size() (clients, rooms int) {
 // SendToClient writes the event to one client. It is false if the client is not on
 // this node or cannot take it.
 func (h *Hub) SendToClient(id proto.ClientID, e proto.Event) bool {
+	c := h.find(id)
+	return c != nil && h.send(c, proto.AppendEventFrame(nil, e))
+}
+
+func (h *Hub) find(id proto.ClientID) *Client {
 	h.mu.RLock()
-	c := h.clients[id]
-	h.mu.RUnlock()
-	if c == nil {
-		return false
-	}
-	if !c.conn.Send(proto.EncodeEvent(e)) {
+	defer h.mu.RUnlock()
+	return h.clients[id]
+}
+
+func (h *Hub) send(c *Client, frame []byte) bool {
+	if !c.conn.Send(frame) {
 		h.metrics.full.Inc()
 		return false
 	}
@@ -148,20 +155,29 @@ func (h *Hub) Receive(name proto.Room, m proto.Message) {
 }
 
 // ReceiveClient takes an event for one client, which Flush writes.
+//
+// Hot path: nothing is allocated, and the event is not kept.
 func (h *Hub) ReceiveClient(id proto.ClientID, e proto.Event) {
+	c := h.find(id)
+	if c == nil {
+		return
+	}
+	c.conn.Prepare()
 	h.directMu.Lock()
 	defer h.directMu.Unlock()
-	h.direct = append(h.direct, direct{id, e})
+	from := len(h.frames)
+	h.frames = proto.AppendEventFrame(h.frames, e)
+	h.direct = append(h.direct, direct{c, from, len(h.frames)})
 }
 
 // Flush writes what was received for single clients, and wakes who writes the rest.
 func (h *Hub) Flush() {
 	h.directMu.Lock()
-	for i := range h.direct {
-		h.SendToClient(h.direct[i].to, h.direct[i].event)
+	for _, d := range h.direct {
+		h.send(d.to, h.frames[d.from:d.end])
 	}
 	clear(h.direct)
-	h.direct = h.direct[:0]
+	h.direct, h.frames = h.direct[:0], h.frames[:0]
 	h.directMu.Unlock()
 	for _, s := range h.shards {
 		s.wakeForNews()

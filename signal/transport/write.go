@@ -82,14 +82,14 @@ func (c *conn) CaughtUp() {
 func (c *conn) Send(frame []byte) (taken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.deaf() && c.put(frame)
+	return !c.deaf() && c.put(frame, slices.Clone[[]byte])
 }
 
 // Answer takes a frame. A client that does not read its answers is ended.
 func (c *conn) Answer(frame []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.deaf() && !c.put(frame) {
+	if !c.deaf() && !c.put(frame, keep) {
 		c.end(proto.CloseSlow, nil)
 	}
 }
@@ -107,34 +107,38 @@ func (c *conn) control(frame []byte) {
 			code = proto.CloseCode(binary.BigEndian.Uint16(frame[2:]))
 		}
 		c.end(code, slices.Clone(frame))
-	case !c.put(slices.Clone(frame)): // pings, and never reads
+	case !c.put(frame, slices.Clone[[]byte]): // pings, and never reads
 		c.end(proto.CloseSlow, nil)
 	}
 }
 
 // ping asks for a sign of life. All clients get the same bytes. It is called with mu held.
-func (c *conn) ping() { c.put(pingFrame) }
+func (c *conn) ping() { c.put(pingFrame, keep) }
 
 var pingFrame = []byte{0x89, 0}
 
 // deaf says whether nothing is taken any more. It is called with mu held.
 func (c *conn) deaf() bool { return c.code != 0 || c.broken || c.closed }
 
-// put writes a frame, or lets it wait behind others. It is called with mu held.
-func (c *conn) put(frame []byte) bool {
+// put writes a frame, or lets it wait behind others; of what must wait it keeps what kept
+// returns. It is called with mu held.
+func (c *conn) put(frame []byte, kept func([]byte) []byte) bool {
 	if c.bytes > 0 {
 		if c.bytes+len(frame) > outbound {
 			return false
 		}
-		c.alone = append(c.alone, frame)
+		c.alone = append(c.alone, kept(frame))
 		c.bytes += len(frame)
 		return true
 	}
 	if n := c.try(frame); n < len(frame) {
-		c.hold(frame[n:])
+		c.hold(kept(frame[n:]))
 	}
 	return true
 }
+
+// keep is for frames that nobody will change.
+func keep(frame []byte) []byte { return frame }
 
 // try gives p to the socket, which takes what it can at once. It is called with mu held.
 func (c *conn) try(p []byte) (n int) {
@@ -163,7 +167,7 @@ func (c *conn) end(code proto.CloseCode, frame []byte) {
 	if c.bytes+len(frame) > outbound {
 		c.dropAlone()
 	}
-	c.put(frame)
+	c.put(frame, keep)
 	c.code, c.ended, c.wanted = code, clock(), false
 	c.owner.wheel.soon(c)
 }
