@@ -73,6 +73,10 @@ func (s *Session) publish(f proto.Frame) {
 		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
 		return
 	}
+	if s.lane == nil {
+		s.lane = &lane{}
+		s.lane.ctx, s.lane.stop = context.WithCancel(context.Background())
+	}
 	if !s.lane.take(publish{p, s.identity.User, f.ID}, s.publishOne) {
 		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", f.ID)
 	}
@@ -89,7 +93,7 @@ func (s *Session) publishOne(p publish) {
 		s.fail(proto.CodeBadRequest, err.Error(), p.ref)
 	default: // Redis, whose words are for the operator
 		if s.lane.ctx.Err() == nil {
-			s.log.Warn("publish failed", zap.String("room", string(p.Room)), zap.Error(err))
+			s.log(p.user).Warn("publish failed", zap.String("room", string(p.Room)), zap.Error(err))
 		}
 		s.fail(proto.CodeUnavailable, "the event may not have been sent", p.ref)
 	}

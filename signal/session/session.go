@@ -73,7 +73,6 @@ type Session struct {
 	id    proto.ClientID
 	conn  Conn
 	since time.Time
-	log   *zap.Logger
 
 	client atomic.Pointer[hub.Client] // nil until authenticated, set by Receive
 
@@ -81,15 +80,17 @@ type Session struct {
 	identity auth.Identity
 	refused  bool // nothing more is heard
 
-	lane lane
+	lane *lane // nil until it publishes
 }
 
 // New begins a conversation over conn. Close ends it.
 func New(o *Options, conn Conn) *Session {
-	s := &Session{o: o, id: proto.NewClientID(o.Node), conn: conn, since: time.Now()}
-	s.log = o.Log.WithLazy(zap.String("client_id", string(s.id)))
-	s.lane.ctx, s.lane.stop = context.WithCancel(context.Background())
-	return s
+	return &Session{o: o, id: proto.NewClientID(o.Node), conn: conn, since: time.Now()}
+}
+
+// log is made when something is to be said: a session that is quiet costs no logger.
+func (s *Session) log(user proto.UserID) *zap.Logger {
+	return s.o.Log.With(zap.String("client_id", string(s.id)), zap.String("user_id", string(user)))
 }
 
 // ID is the client's id, also before it is authenticated.
@@ -152,11 +153,15 @@ func (s *Session) Receive(b []byte) {
 // Close ends the conversation: the client is forgotten, and what it has not yet
 // published is dropped. It waits for an event that is on its way.
 func (s *Session) Close() {
-	s.lane.stop()
+	if s.lane != nil {
+		s.lane.stop()
+	}
 	if c := s.client.Load(); c != nil {
 		c.Close()
 	}
-	s.lane.running.Wait()
+	if s.lane != nil {
+		s.lane.running.Wait()
+	}
 }
 
 func (s *Session) authenticate(f proto.Frame) {
@@ -172,14 +177,13 @@ func (s *Session) authenticate(f proto.Frame) {
 	}
 	if err = errors.Join(err, verr); err != nil {
 		s.o.Metrics.refused.Inc()
-		s.log.Info("authentication refused", zap.Error(err))
+		s.log("").Info("authentication refused", zap.Error(err))
 		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
 		s.conn.End(proto.CloseAuthFailed)
 		s.refused = true
 		return
 	}
 	s.identity = identity
-	s.log = s.log.WithLazy(zap.String("user_id", string(identity.User)))
 	s.answer(proto.EventConnected, proto.Connected{
 		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
 		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: expires(identity),

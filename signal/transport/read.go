@@ -92,7 +92,7 @@ func (c *conn) recv(p []byte) (int, error) {
 }
 
 // read returns what has come. Between two messages it does not wait if the connection is
-// polled; in the middle of one it waits until messageTime has passed.
+// polled; in the middle of one it waits until its time is over.
 func (c *conn) read(p []byte) (n int, err error) {
 	if len(c.early) > 0 {
 		n = copy(p, c.early)
@@ -126,7 +126,7 @@ func (c *conn) read(p []byte) (n int, err error) {
 // wait reads and waits for it, without holding up other connections.
 func (c *conn) wait(p []byte) (int, error) {
 	if !c.frames.between() {
-		_ = c.socket.SetReadDeadline(began.Add(time.Duration(c.since)).Add(messageTime))
+		_ = c.socket.SetReadDeadline(began.Add(time.Duration(c.since)).Add(c.owner.o.MessageTime))
 		defer func() { _ = c.socket.SetReadDeadline(time.Time{}) }()
 	}
 	if c.polled {

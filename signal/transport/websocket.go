@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,15 +39,16 @@ const (
 
 // Options of a WebSocket.
 type Options struct {
-	Session    *session.Options
-	FrameBytes int           // largest frame from a client; a larger one ends it with 1009
-	Origins    []string      // that pages may come from; "*" is any, none is the node's own host
-	PingAfter  time.Duration // of silence; 0 is PingAfter
-	DeadAfter  time.Duration // of silence; 0 is DeadAfter
-	StuckAfter time.Duration // that the client takes nothing of what waits for it; 0 is 10 s
-	Readers    string        // one of Readers…; empty is ReadersAuto
-	Log        *zap.Logger
-	Registerer prometheus.Registerer
+	Session     *session.Options
+	FrameBytes  int           // largest frame from a client; a larger one ends it with 1009
+	Origins     []string      // that pages may come from; "*" is any, none is the node's own host
+	PingAfter   time.Duration // of silence; 0 is PingAfter
+	DeadAfter   time.Duration // of silence; 0 is DeadAfter
+	StuckAfter  time.Duration // that the client takes nothing of what waits for it; 0 is 10 s
+	MessageTime time.Duration // from the first byte of a message to its last; 0 is 10 s
+	Readers     string        // one of Readers…; empty is ReadersAuto
+	Log         *zap.Logger
+	Registerer  prometheus.Registerer
 }
 
 // A WebSocket upgrades requests and keeps the connections. It works while Run does.
@@ -56,6 +58,7 @@ type WebSocket struct {
 	poller   *poller // nil when each connection has a goroutine
 	wheel    wheel
 	attached attached
+	changes  atomic.Uint64 // connections that came or went
 
 	mu      sync.Mutex
 	conns   []*conn        // guarded by mu
@@ -73,6 +76,9 @@ func New(o Options) *WebSocket {
 	}
 	if o.StuckAfter == 0 {
 		o.StuckAfter = stuckAfter
+	}
+	if o.MessageTime == 0 {
+		o.MessageTime = messageTime
 	}
 	o.Origins = slices.Clone(o.Origins)
 	for i, origin := range o.Origins {
@@ -99,6 +105,7 @@ func (w *WebSocket) Run(ctx context.Context) error {
 	if w.poller != nil {
 		g.Go(func() error { return w.poller.run(ctx) })
 	}
+	g.Go(func() error { return w.tidy(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(tickTime)
 		defer tick.Stop()
@@ -213,6 +220,7 @@ func (w *WebSocket) add(c *conn) bool {
 	c.index = len(w.conns)
 	w.conns = append(w.conns, c)
 	w.running.Add(1)
+	w.changes.Add(1)
 	return true
 }
 
@@ -225,6 +233,7 @@ func (w *WebSocket) ended(c *conn, code proto.CloseCode) {
 	w.conns[last] = nil
 	w.conns = w.conns[:last]
 	w.mu.Unlock()
+	w.changes.Add(1)
 	w.metrics.closed.WithLabelValues(label(code)).Inc()
 	w.o.Log.Info("session ended", zap.String("client_id", string(c.session.ID())), zap.Uint16("code", uint16(code)))
 	w.running.Done()

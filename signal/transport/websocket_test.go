@@ -2,14 +2,15 @@ package transport_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -41,9 +42,39 @@ type server struct {
 	hub  *hub.Hub
 	addr string
 	reg  *prometheus.Registry
+	tls  bool
 }
 
-func serve(t *testing.T, change func(*transport.Options)) *server {
+// each runs a suite for every way in which connections are read and written.
+func each(t *testing.T, suite func(t *testing.T, serve func(func(*transport.Options)) *server)) {
+	for name, v := range map[string]struct {
+		readers string
+		secure  bool
+	}{
+		"epoll":     {transport.ReadersEpoll, false},
+		"goroutine": {transport.ReadersGoroutine, false},
+		"TLS":       {transport.ReadersAuto, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if v.readers == transport.ReadersEpoll && runtime.GOOS != "linux" {
+				t.Skip("no epoll on this system")
+			}
+			t.Parallel()
+			suite(t, func(change func(*transport.Options)) *server {
+				return serveBy(t, v.secure, func(o *transport.Options) {
+					o.Readers = v.readers
+					if change != nil {
+						change(o)
+					}
+				})
+			})
+		})
+	}
+}
+
+func serve(t *testing.T, change func(*transport.Options)) *server { return serveBy(t, false, change) }
+
+func serveBy(t *testing.T, secure bool, change func(*transport.Options)) *server {
 	t.Helper()
 	reg, d := prometheus.NewRegistry(), &deaf{}
 	d.hub = hub.New(d, reg)
@@ -62,7 +93,12 @@ func serve(t *testing.T, change func(*transport.Options)) *server {
 	ended := make(chan error, 2)
 	go func() { ended <- w.Run(ctx) }()
 	go func() { ended <- d.hub.Run(ctx) }()
-	srv := httptest.NewServer(w)
+	srv := httptest.NewUnstartedServer(w)
+	if secure {
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
 	t.Cleanup(func() {
 		grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -74,7 +110,7 @@ func serve(t *testing.T, change func(*transport.Options)) *server {
 		<-ended
 		srv.Close()
 	})
-	return &server{w, d.hub, strings.TrimPrefix(srv.URL, "http://"), reg}
+	return &server{w, d.hub, srv.Listener.Addr().String(), reg, secure}
 }
 
 // A raw is a client that writes bytes.
@@ -89,7 +125,13 @@ const upgrade = "GET /ws HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnect
 // ask sends a request and reads the answer's head.
 func (s *server) ask(t *testing.T, request string) (*raw, *http.Response) {
 	t.Helper()
-	c, err := net.Dial("tcp", s.addr)
+	var c net.Conn
+	var err error
+	if s.tls {
+		c, err = tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})
+	} else {
+		c, err = net.Dial("tcp", s.addr)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +208,7 @@ func (c *raw) closes(t *testing.T, code proto.CloseCode) {
 		break
 	}
 	_, _ = c.Write(frame(0x88, "\x03\xe8"))
+	_ = c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	if rest, _ := io.ReadAll(c.r); len(rest) > 0 {
 		t.Errorf("after the Close frame came %q", rest)
 	}
@@ -209,71 +252,6 @@ func TestHandshake(t *testing.T) {
 			t.Errorf("same host: %s answered by %s, want %d", origin, answer.Status, status)
 		}
 	}
-}
-
-// TestFraming are cases of the Autobahn suite's categories 1 to 7 and 9 that a till
-// could cause.
-func TestFraming(t *testing.T) {
-	s := serve(t, func(o *transport.Options) { o.FrameBytes = 1024 })
-	hello := `{"event":"authenticate","data":{"token":"u1"}}`
-	pad := func(n int) string { return `{"event":"heartbeat","data":"` + strings.Repeat("x", n-31) + `"}` }
-	answered := func(t *testing.T, c *raw) {
-		t.Helper()
-		if first, payload := c.next(t); first != 0x81 || !bytes.Contains(payload, []byte("connected")) {
-			t.Errorf("answered by %x %q", first, payload)
-		}
-	}
-	for name, v := range map[string]struct {
-		bytes [][]byte
-		close proto.CloseCode // 0: the last frame was an authenticate, and is answered
-	}{
-		"text":                     {[][]byte{frame(0x81, hello)}, 0},
-		"binary is taken as text":  {[][]byte{frame(0x82, hello)}, 0},
-		"in fragments":             {[][]byte{frame(0x01, hello[:5]), frame(0x00, hello[5:9]), frame(0x80, hello[9:])}, 0},
-		"ping between fragments":   {[][]byte{frame(0x01, hello[:5]), frame(0x8a, ""), frame(0x80, hello[5:])}, 0},
-		"byte by byte":             {bytes.SplitAfter(frame(0x81, hello), nil), 0},
-		"1024 bytes":               {[][]byte{frame(0x81, pad(1024)), frame(0x81, hello)}, 0},
-		"unsolicited pong":         {[][]byte{frame(0x8a, "x"), frame(0x81, hello)}, 0},
-		"1025 bytes":               {[][]byte{frame(0x81, pad(1025))}, proto.CloseTooBig},
-		"1025 bytes in fragments":  {[][]byte{frame(0x01, pad(1025)[:600]), frame(0x80, pad(1025)[600:])}, proto.CloseTooBig},
-		"2^62 bytes announced":     {[][]byte{{0x81, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, frame(0x81, strings.Repeat("x", 1100))[8:]}, proto.CloseTooBig},
-		"unmasked":                 {[][]byte{{0x81, 2, '{', '}'}}, proto.CloseProtocol},
-		"RSV1":                     {[][]byte{frame(0xc1, hello)}, proto.CloseProtocol},
-		"RSV3":                     {[][]byte{frame(0x91, hello)}, proto.CloseProtocol},
-		"opcode 3":                 {[][]byte{frame(0x83, hello)}, proto.CloseProtocol},
-		"opcode 11":                {[][]byte{frame(0x8b, "")}, proto.CloseProtocol},
-		"ping of 126 bytes":        {[][]byte{frame(0x89, strings.Repeat("x", 126))}, proto.CloseProtocol},
-		"fragmented ping":          {[][]byte{frame(0x09, "x")}, proto.CloseProtocol},
-		"continuation of nothing":  {[][]byte{frame(0x80, "x")}, proto.CloseProtocol},
-		"text inside a message":    {[][]byte{frame(0x01, "x"), frame(0x81, hello)}, proto.CloseProtocol},
-		"close of one byte":        {[][]byte{frame(0x88, "x")}, proto.CloseProtocol},
-		"close 999":                {[][]byte{frame(0x88, "\x03\xe7")}, proto.CloseProtocol},
-		"not UTF-8":                {[][]byte{frame(0x81, "{\"event\":\"\xff\"}")}, proto.CloseBadUTF8},
-		"not UTF-8 over fragments": {[][]byte{frame(0x01, "\xc3"), frame(0x80, "x")}, proto.CloseBadUTF8},
-		"goodbye":                  {[][]byte{frame(0x88, "\x03\xe8bye")}, 1000},
-		"goodbye, then more":       {[][]byte{frame(0x88, "\x03\xe8bye"), frame(0x81, hello)}, 1000},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := s.open(t)
-			for _, b := range v.bytes {
-				if _, err := c.Write(b); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if v.close == 0 {
-				answered(t, c)
-			} else {
-				c.closes(t, v.close)
-			}
-		})
-	}
-	t.Run("ping", func(t *testing.T) {
-		c := s.open(t)
-		_, _ = c.Write(frame(0x89, "abc"))
-		if first, payload := c.next(t); first != 0x8a || string(payload) != "abc" {
-			t.Errorf("a ping is answered by %x %q", first, payload)
-		}
-	})
 }
 
 // TestHeartbeat: who answers pings lives, who does not is ended with 4002.
