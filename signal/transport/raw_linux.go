@@ -8,18 +8,31 @@ import (
 )
 
 // A raw is a socket's file descriptor, for system calls that return at once and that the
-// scheduler need not know of (a write costs a fifth less so). It is -1 where the bytes on
-// the socket are not ours: through TLS.
-type raw struct{ fd int32 }
+// scheduler need not know of (a write costs a fifth less so).
+type raw struct {
+	fd  int32 // -1 where the bytes on the socket are not ours: through TLS
+	tcp int32 // what is below fd, to be asked only; -1 where there is none
+}
 
 func rawOf(s net.Conn) raw {
-	r := raw{-1}
 	if tcp, ok := s.(*net.TCPConn); ok {
-		if sc, err := tcp.SyscallConn(); err == nil {
-			_ = sc.Control(func(fd uintptr) { r.fd = int32(fd) })
+		fd := descriptor(tcp)
+		return raw{fd, fd}
+	}
+	if below, ok := s.(interface{ NetConn() net.Conn }); ok { // *tls.Conn
+		if tcp, ok := below.NetConn().(*net.TCPConn); ok {
+			return raw{-1, descriptor(tcp)}
 		}
 	}
-	return r
+	return raw{-1, -1}
+}
+
+func descriptor(tcp *net.TCPConn) int32 {
+	fd := int32(-1)
+	if sc, err := tcp.SyscallConn(); err == nil {
+		_ = sc.Control(func(n uintptr) { fd = int32(n) })
+	}
+	return fd
 }
 
 // write gives the socket what it takes. If that is not all, it may take more later.
@@ -63,8 +76,8 @@ func (r raw) read(p []byte) (n int, again bool, err error) {
 // unacked is how many bytes the socket holds that the client has not acknowledged.
 func (r raw) unacked() int {
 	var n int32
-	if r.fd >= 0 {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(r.fd), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	if r.tcp >= 0 {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(r.tcp), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
 	}
 	return int(n)
 }

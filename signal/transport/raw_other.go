@@ -12,7 +12,7 @@ import (
 // each (raw_linux.go).
 type raw struct{ fd int32 }
 
-func rawOf(net.Conn) raw { return raw{-1} }
+func rawOf(net.Conn) raw { return raw{fd: -1} }
 
 func (raw) write([]byte) (n int, again bool)           { return 0, true }
 func (raw) read([]byte) (n int, again bool, err error) { return 0, true, nil }

@@ -125,13 +125,7 @@ const upgrade = "GET /ws HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnect
 // ask sends a request and reads the answer's head.
 func (s *server) ask(t *testing.T, request string) (*raw, *http.Response) {
 	t.Helper()
-	var c net.Conn
-	var err error
-	if s.tls {
-		c, err = tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})
-	} else {
-		c, err = net.Dial("tcp", s.addr)
-	}
+	c, err := s.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +138,13 @@ func (s *server) ask(t *testing.T, request string) (*raw, *http.Response) {
 		t.Fatal(err)
 	}
 	return &raw{c, r}, answer
+}
+
+func (s *server) dial() (net.Conn, error) {
+	if s.tls {
+		return tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})
+	}
+	return net.Dial("tcp", s.addr)
 }
 
 func (s *server) open(t *testing.T) *raw {

@@ -1,0 +1,377 @@
+package transport_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/transport"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+// metric is the sum of a metric's children.
+func (s *server) metric(t testing.TB, name string) (sum float64) {
+	t.Helper()
+	all, err := s.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// numbered is the n-th event, with about so many bytes.
+func numbered(n, size int) proto.Message {
+	data := fmt.Sprintf(`{"n":%d,"pad":%q}`, n, strings.Repeat("x", size))
+	return proto.Message{Event: proto.Event{Event: "e", Data: json.RawMessage(data)}}
+}
+
+// number is n of an event's payload, or -1 of another frame's.
+func number(t testing.TB, payload []byte) int {
+	t.Helper()
+	var f struct {
+		Event string
+		Data  struct{ N int }
+	}
+	if err := json.Unmarshal(payload, &f); err != nil {
+		t.Fatalf("a torn frame: %v in %.80q", err, payload)
+	}
+	if f.Event != "e" {
+		return -1
+	}
+	return f.Data.N
+}
+
+func (s *server) login(t *testing.T) *raw {
+	t.Helper()
+	c := s.open(t)
+	_, _ = c.Write(frame(0x81, authenticate))
+	for { // connected, then joined until it is done
+		if _, payload := c.next(t); bytes.Contains(payload, []byte(`"done":true`)) {
+			return c
+		}
+	}
+}
+
+// TestPartialWrites: a client that stops reading until it is behind, and then reads on,
+// gets every event once, whole and in order; between them the answers to what it says
+// meanwhile, pongs too.
+func TestPartialWrites(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(nil)
+		c := s.login(t)
+		rnd := rand.New(rand.NewPCG(1, 1))
+		sent := 0
+		send := func() {
+			s.hub.Receive(proto.Broadcasts, numbered(sent, rnd.IntN(40<<10)))
+			s.hub.Flush()
+			sent++
+		}
+		got := 0
+		for round := range 3 {
+			for s.metric(t, "signal_rings_bytes") == 0 { // until it is behind
+				send()
+				if sent > 2_000 {
+					t.Fatal("the client is not behind")
+				}
+			}
+			for range 5 {
+				send()
+			}
+			_, _ = c.Write(frame(0x89, fmt.Sprint("ping ", round)))
+			_, _ = c.Write(frame(0x81, fmt.Sprintf(`{"event":"nonsense","id":"q%d"}`, round)))
+			pong, answer := false, false
+			for got < sent || !pong || !answer {
+				switch first, payload := c.next(t); {
+				case first == 0x8a:
+					pong = string(payload) == fmt.Sprint("ping ", round)
+				case bytes.Contains(payload, []byte(`"event":"error"`)):
+					answer = bytes.Contains(payload, fmt.Appendf(nil, `"q%d"`, round))
+				default:
+					if n := number(t, payload); n != got {
+						t.Fatalf("event %d, want %d of %d", n, got, sent)
+					}
+					got++
+				}
+			}
+			redistest.Wait(t, func() bool { return s.metric(t, "signal_rings_bytes") == 0 }, "the client to have caught up")
+		}
+		if n := s.metric(t, "signal_events_dropped_total"); n != 0 {
+			t.Errorf("%v dropped", n)
+		}
+	})
+}
+
+// TestStalledReaders: who takes nothing for a while is ended with 4010, also when it
+// pings or says something all the time; who reads slowly but steadily is not.
+func TestStalledReaders(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(func(o *transport.Options) { o.StuckAfter = 2 * time.Second })
+		alone := func(t *testing.T) {
+			redistest.Wait(t, func() bool { return s.metric(t, "signal_connections") == 0 }, "the client before to be gone")
+		}
+		fill := func() { // more than the system's buffers and the ring hold
+			for n := range 400 {
+				s.hub.Receive(proto.Broadcasts, numbered(n, 40<<10))
+				s.hub.Flush()
+			}
+		}
+		for name, say := range map[string][]byte{"silent": nil, "pings": frame(0x89, strings.Repeat("p", 125)), "asks": frame(0x81, `{"event":"nonsense"}`)} {
+			t.Run(name, func(t *testing.T) {
+				alone(t)
+				before := s.metric(t, "signal_connections_closed_total")
+				c := s.login(t)
+				fill()
+				ended := func() bool { return s.metric(t, "signal_connections_closed_total") > before }
+				for end := time.Now().Add(wstest.Patience); say != nil && !ended() && time.Now().Before(end); {
+					if _, err := c.Write(bytes.Repeat(say, 100)); err != nil {
+						break
+					}
+				}
+				redistest.Wait(t, ended, "the client to be ended")
+			})
+		}
+		t.Run("steady", func(t *testing.T) {
+			alone(t)
+			before := s.metric(t, "signal_connections_closed_total")
+			c := s.login(t)
+			fill()
+			for range 25 { // 5 s at 100 KiB/s, while megabytes wait
+				if _, err := io.CopyN(io.Discard, c.r, 20<<10); err != nil {
+					t.Fatalf("a steady reader was ended: %v", err)
+				}
+				time.Sleep(200 * time.Millisecond) // the client's pace, not a wait
+			}
+			if s.metric(t, "signal_connections_closed_total") > before {
+				t.Error("a steady reader was ended")
+			}
+		})
+	})
+}
+
+// TestCloseOnce: however many ends meet, a client gets one Close frame, and nothing after.
+func TestCloseOnce(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(nil)
+		const clients = 60
+		var g sync.WaitGroup
+		ready := make(chan bool)
+		for i := range clients {
+			c := s.login(t)
+			g.Go(func() {
+				<-ready
+				switch i % 4 {
+				case 0:
+					_, _ = c.Write(frame(0x88, "\x03\xe8"))
+				case 1:
+					_, _ = c.Write(frame(0x83, "bad opcode"))
+				case 2:
+					_, _ = c.Write(frame(0x81, "\xff"))
+				}
+				_ = c.SetReadDeadline(time.Now().Add(wstest.Patience))
+				closes, after := 0, 0
+				for {
+					var head [2]byte
+					if _, err := io.ReadFull(c.r, head[:]); err != nil {
+						break
+					}
+					size := int64(head[1])
+					if size == 126 {
+						var l [2]byte
+						_, _ = io.ReadFull(c.r, l[:])
+						size = int64(binary.BigEndian.Uint16(l[:]))
+					}
+					_, _ = io.CopyN(io.Discard, c.r, size)
+					if closes > 0 {
+						after++
+					}
+					if head[0] == 0x88 {
+						closes++
+						_, _ = c.Write(frame(0x88, "\x03\xe8"))
+					}
+				}
+				if closes != 1 || after != 0 {
+					t.Errorf("client %d got %d Close frames, and %d frames after the first", i, closes, after)
+				}
+			})
+		}
+		close(ready)
+		var busy atomic.Bool
+		busy.Store(true)
+		g.Go(func() {
+			for n := 0; busy.Load(); n++ {
+				s.hub.Receive(proto.Broadcasts, numbered(n, 100))
+				s.hub.Flush()
+				runtime.Gosched()
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), wstest.Patience)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		busy.Store(false)
+		g.Wait()
+	})
+}
+
+// TestChurn: clients come, join, say things, leave, and end in every way, while events go
+// to everyone and to each. Nobody gets a torn frame, or one that is not its own: file
+// descriptors are used again all the time. Who stays misses nothing.
+func TestChurn(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(nil)
+		stays := s.login(t)
+		var (
+			g    sync.WaitGroup
+			next atomic.Int64
+		)
+		defer g.Wait()
+		for w := range 6 {
+			g.Go(func() {
+				rnd := rand.New(rand.NewPCG(uint64(w), 7))
+				for range 60 {
+					s.guest(t, rnd, next.Add(1))
+				}
+			})
+		}
+		g.Go(func() {
+			for n := range 3_000 {
+				s.hub.Receive(proto.Broadcasts, numbered(n, 50))
+				own := proto.Room(fmt.Sprint("own-", next.Load()-int64(n%6)))
+				m := numbered(n, 50)
+				s.hub.Receive(own, m)
+				s.hub.Flush()
+				if n%20 == 0 {
+					time.Sleep(time.Millisecond) // a service's pace
+				}
+			}
+		})
+		for n := range 3_000 {
+			if _, payload := stays.next(t); number(t, payload) != n {
+				t.Fatalf("who stays got %s, want event %d", payload, n)
+			}
+		}
+		g.Wait()
+		redistest.Wait(t, func() bool { return s.metric(t, "signal_connections") == 1 }, "all guests to be gone")
+	})
+}
+
+// guest is one client's short life.
+func (s *server) guest(t *testing.T, rnd *rand.Rand, n int64) {
+	c, err := s.dial()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer c.Close()
+	own := fmt.Sprint("own-", n)
+	_, _ = io.WriteString(c, upgrade+"\r\n")
+	_, _ = c.Write(frame(0x81, authenticate))
+	_, _ = c.Write(frame(0x81, `{"event":"join","id":"j","data":{"rooms":["`+own+`"]}}`))
+	r := bufio.NewReader(c)
+	for {
+		if line, err := r.ReadString('\n'); err != nil || line == "\r\n" {
+			break
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(time.Duration(rnd.IntN(60)) * time.Millisecond))
+	for frames := rnd.IntN(60); frames > 0; frames-- {
+		var head [2]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			break
+		}
+		size := int(head[1])
+		if size == 126 {
+			var l [2]byte
+			_, _ = io.ReadFull(r, l[:])
+			size = int(binary.BigEndian.Uint16(l[:]))
+		}
+		payload := make([]byte, size)
+		if _, err := io.ReadFull(r, payload); err != nil {
+			break
+		}
+		var f struct{ Room string }
+		if err := json.Unmarshal(payload, &f); head[0] == 0x81 && err != nil {
+			t.Errorf("guest %d got a torn frame: %v in %.80q", n, err, payload)
+		}
+		if f.Room != "" && f.Room != own && f.Room != "$broadcast" {
+			t.Errorf("guest %d got a frame of %s", n, f.Room)
+		}
+	}
+	switch rnd.IntN(5) {
+	case 0:
+		_, _ = c.Write(frame(0x88, "\x03\xe8"))
+	case 1:
+		_, _ = c.Write([]byte{0x81}) // and is gone in the middle of a frame
+	case 2:
+		_, _ = c.Write(frame(0x81, `{"event":"leave","data":{"rooms":["`+own+`"]}}`))
+	case 3:
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // reset
+		}
+	}
+}
+
+// TestParking: hundreds of connections that wait cost neither goroutine nor library, and
+// when they speak again they are heard, also in the middle of being parked.
+func TestParking(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("connections are parked where there is epoll")
+	}
+	s := serve(t, nil)
+	const clients = 400
+	before := runtime.NumGoroutine()
+	conns := make([]*raw, clients)
+	for i := range conns {
+		conns[i] = s.login(t)
+	}
+	ask := func(round int) {
+		for i, c := range conns {
+			_, _ = c.Write(frame(0x81, fmt.Sprintf(`{"event":"nonsense","id":"%d.%d"}`, round, i)))
+		}
+		for i, c := range conns {
+			if _, payload := c.next(t); !bytes.Contains(payload, fmt.Appendf(nil, `"%d.%d"`, round, i)) {
+				t.Fatalf("round %d: client %d got %s", round, i, payload)
+			}
+		}
+	}
+	for round := range 5 {
+		ask(round) // more than stay attached: each round parks and attaches
+		if n := s.metric(t, "signal_connections_attached"); n > 256 {
+			t.Errorf("%v are attached", n)
+		}
+	}
+	redistest.Wait(t, func() bool { return s.metric(t, "signal_connections_attached") == 0 }, "all to be parked")
+	redistest.Wait(t, func() bool { return runtime.NumGoroutine() < before+20 }, "no goroutine for a connection that waits")
+	ask(5)
+	// In the middle of a frame nobody is parked.
+	f := frame(0x81, `{"event":"nonsense","id":"middle"}`)
+	_, _ = conns[0].Write(f[:9])
+	conns, first := conns[1:], conns[0]
+	ask(6)
+	_, _ = first.Write(f[9:])
+	if _, payload := first.next(t); !bytes.Contains(payload, []byte(`"middle"`)) {
+		t.Errorf("got %s", payload)
+	}
+}
