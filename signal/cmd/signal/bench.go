@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -60,6 +61,7 @@ an error.`,
 					return err
 				}
 			}
+			debug.SetGCPercent(1000) // the collector of this process would take from the node
 			stop, err := arrange(cmd.Context(), &o, addrs, pids, nodes)
 			defer stop()
 			if err != nil {
