@@ -16,39 +16,69 @@ const MaxDepth = 32
 // as the very bytes that were sent. It is stricter than encoding/json where that
 // would let two readers disagree: keys are compared exactly, a key stands once,
 // the document is valid UTF-8 and not nested deeper than depth.
+//
+// It looks at each byte once, so field may have been called when it returns an error.
 func eachField(b []byte, depth int, field func(key string, value []byte) error) error {
-	if err := checkJSON(b, depth); err != nil {
-		return err
-	}
 	i := skipSpace(b, 0)
-	if b[i] != '{' {
+	if i == len(b) || b[i] != '{' || depth == 0 {
+		if err := checkJSON(b, depth); err != nil {
+			return err
+		}
 		return fmt.Errorf("is %s, not a JSON object", typeOf(b[i]))
 	}
 	var some [8]string // most have no more keys
 	seen := some[:0]
-	for i = skipSpace(b, i+1); b[i] != '}'; i = skipSpace(b, i) {
-		if b[i] == ',' {
+	err := func() error {
+		if i = skipSpace(b, i+1); i < len(b) && b[i] == '}' {
+			i++
+			return nil
+		}
+		for {
+			if i == len(b) || b[i] != '"' {
+				return errNotJSON
+			}
+			end, err := scanString(b, i)
+			if err != nil {
+				return err
+			}
+			key, err := unquote(b[i:end])
+			if err != nil {
+				return err
+			}
+			if slices.Contains(seen, key) {
+				return errors.New("has a key twice")
+			}
+			if seen = append(seen, key); len(seen) > 64 {
+				return errors.New("has more than 64 keys")
+			}
+			if i = skipSpace(b, end); i == len(b) || b[i] != ':' {
+				return errNotJSON
+			}
 			i = skipSpace(b, i+1)
+			if end, err = scanValue(b, i, depth-1); err != nil {
+				return err
+			}
+			if err := field(key, b[i:end:end]); err != nil {
+				return err
+			}
+			if i = skipSpace(b, end); i == len(b) {
+				return errNotJSON
+			}
+			switch b[i] {
+			case ',':
+				i = skipSpace(b, i+1)
+			case '}':
+				i++
+				return nil
+			default:
+				return errNotJSON
+			}
 		}
-		end := skipString(b, i)
-		key, err := unquote(b[i:end])
-		if err != nil {
-			return err
-		}
-		if slices.Contains(seen, key) {
-			return errors.New("has a key twice")
-		}
-		if seen = append(seen, key); len(seen) > 64 {
-			return errors.New("has more than 64 keys")
-		}
-		i = skipSpace(b, skipSpace(b, end)+1) // behind the colon
-		end = skipValue(b, i)
-		if err := field(key, b[i:end:end]); err != nil {
-			return err
-		}
-		i = end
+	}()
+	if err == nil && skipSpace(b, i) < len(b) {
+		err = errNotJSON
 	}
-	return nil
+	return named(err, depth)
 }
 
 // checkJSON says whether b is one JSON value in valid UTF-8, not nested deeper than most.
@@ -60,6 +90,11 @@ func checkJSON(b []byte, most int) error {
 	if err == nil && skipSpace(b, end) < len(b) {
 		err = errNotJSON
 	}
+	return named(err, most)
+}
+
+// named is err, with the depth that was allowed.
+func named(err error, most int) error {
 	if err == errTooDeep {
 		return fmt.Errorf("is nested deeper than %d", most)
 	}
@@ -76,46 +111,7 @@ func CheckData(b []byte) error {
 	return nil
 }
 
-// The three below walk over what checkJSON has accepted, so that they need not look for
-// mistakes.
-
-func skipString(b []byte, i int) int {
-	for i++; ; i++ {
-		switch b[i] {
-		case '"':
-			return i + 1
-		case '\\':
-			i++
-		}
-	}
-}
-
-func skipValue(b []byte, i int) int {
-	switch b[i] {
-	case '"':
-		return skipString(b, i)
-	case '{', '[':
-		for depth := 0; ; {
-			switch b[i] {
-			case '"':
-				i = skipString(b, i)
-				continue
-			case '{', '[':
-				depth++
-			case '}', ']':
-				depth--
-			}
-			if i++; depth == 0 {
-				return i
-			}
-		}
-	}
-	for i < len(b) && b[i] != ',' && b[i] != '}' && b[i] != ']' && skipSpace(b, i) == i {
-		i++
-	}
-	return i
-}
-
+// unquote is the text of a JSON string that has been scanned.
 func unquote(b []byte) (string, error) {
 	switch string(b) { // the keys of all events, which need no copy
 	case `"event"`:
