@@ -1,12 +1,5 @@
-// Package bench plays the tills of a running node and measures what they cost it: CPU for
-// a delivery, latency, memory for a connection. It speaks to the node over its WebSocket
-// and publishes on Redis as services do, and it holds against each client every event that
-// it was to get: one that is lost, doubled or out of order fails the run.
-//
-// Beside it runs the floor: a server that does nothing but one write(2) for each delivery,
-// of frames of the same length to clients that read in the same way. A figure that stands
-// as a ratio to the floor of the same minute says more than microseconds on a noisy
-// machine.
+//go:build linux
+
 package bench
 
 import (
@@ -71,6 +64,7 @@ func (o Options) Check() error {
 		}
 	}
 	check(slices.Contains(Scenarios, o.Scenario), "the scenario must be one of %v, is %q", Scenarios, o.Scenario)
+	check(len(o.Nodes) > 0, "there must be a node to measure")
 	check(o.Clients > 0, "clients must be positive, is %d", o.Clients)
 	check(o.Members > 0, "members must be positive, is %d", o.Members)
 	check(o.Window > 0 && o.Window < maxSlots, "window must be 1 to %d, is %d", maxSlots-1, o.Window)
@@ -79,6 +73,7 @@ func (o Options) Check() error {
 	check(o.Runs > 0, "runs must be positive, is %d", o.Runs)
 	check(o.Threads == 1 || o.Threads == 2, "threads must be 1 or 2, is %d", o.Threads)
 	check(o.Deaf >= 0 && o.Deaf < 1, "deaf must be 0 or more and less than 1, is %v", o.Deaf)
+	check(o.Deaf < 0 || int(float64(o.Clients)*o.Deaf) < o.Clients, "somebody must read: %d clients, deaf %v", o.Clients, o.Deaf)
 	check(o.Busy >= 0, "busy must not be negative, is %d", o.Busy)
 	check(o.Time > 0, "time must be positive, is %v", o.Time)
 	if most := openFiles() - 100; most > 0 {
@@ -90,14 +85,13 @@ func (o Options) Check() error {
 // A Run is one measurement.
 type Run struct {
 	Deliveries int           `json:"deliveries"`
-	Events     int           `json:"events"`
+	Busy       int           `json:"busy_deliveries"` // of the busy room, among them
+	Events     int           `json:"events"`          // published, not of the busy room
 	Time       time.Duration `json:"time_ns"`
-	CPU        time.Duration `json:"cpu_ns"`  // of all nodes
-	P50        time.Duration `json:"p50_ns"`  // from publish to the client's read
-	P99        time.Duration `json:"p99_ns"`  // not of the busy room
-	Busy       int           `json:"busy"`    // deliveries of the busy room among them
-	RSS        int64         `json:"rss"`     // bytes that all nodes hold more than empty ones
-	Refused    int           `json:"dropped"` // deliveries to clients that never read
+	CPU        time.Duration `json:"cpu_ns"`              // of all nodes; 0 when they are elsewhere
+	P50        time.Duration `json:"p50_ns"`              // from publish, or when it was due, to the client's read
+	P99        time.Duration `json:"p99_ns"`              // neither is the busy room's
+	RSS        int64         `json:"rss_bytes,omitempty"` // that all nodes hold more than before
 }
 
 // PerDelivery is the CPU time of one delivery.
@@ -108,21 +102,29 @@ func (r Run) PerDelivery() float64 {
 	return float64(r.CPU) / float64(r.Deliveries)
 }
 
-// A Result is all runs of a scenario.
+// A Result is all runs of a scenario, and how it was played.
 type Result struct {
 	Scenario string  `json:"scenario"`
 	Clients  int     `json:"clients"`
+	Members  int     `json:"members"`
 	Nodes    int     `json:"nodes"`
 	Window   int     `json:"window"`
 	Rate     float64 `json:"rate"`
+	Busy     int     `json:"busy_clients"`
+	Deaf     float64 `json:"deaf"`
 	Frame    int     `json:"frame_bytes"` // of one delivery, with its header
 	Runs     []Run   `json:"runs"`
 	Floor    []Run   `json:"floor,omitempty"`
+	Local    bool    `json:"local"` // CPU and memory of the nodes are known
 }
 
-// Play runs a scenario. An error says what a client missed, got twice or too early.
+// Play runs a scenario. An error says what a client missed, got twice or too early; the
+// runs before it are in the result.
 func Play(ctx context.Context, o Options) (Result, error) {
-	r := Result{Scenario: o.Scenario, Clients: o.Clients, Nodes: len(o.Nodes), Window: o.Window, Rate: o.Rate}
+	r := Result{
+		Scenario: o.Scenario, Clients: o.Clients, Members: o.Members, Nodes: len(o.Nodes), Window: o.Window,
+		Rate: o.Rate, Busy: o.Busy, Deaf: o.Deaf, Local: o.rss() > 0,
+	}
 	if err := o.Check(); err != nil {
 		return r, err
 	}
@@ -168,13 +170,16 @@ func (o Options) idle(ctx context.Context) (run Run, err error) {
 
 // once connects everybody, publishes for a while, and waits until all has arrived.
 func (o Options) once(ctx context.Context, name string) (run Run, frame int, err error) {
+	p := newPublisher(o.Redis)
+	defer p.close()
+	if err := p.check(ctx); err != nil {
+		return run, 0, err
+	}
 	c, err := o.connect(ctx)
 	if err != nil {
 		return run, 0, err
 	}
 	defer c.close()
-	p := newPublisher(o.Redis)
-	defer p.close()
 	run, err = o.measure(ctx, name, c, p.send, o.pids())
 	return run, int(c.frame.Load()), err
 }
@@ -194,7 +199,9 @@ func (o Options) measure(ctx context.Context, name string, c *crowd, send sender
 	c.measuring.Store(true)
 	for end := began.Add(o.Time); time.Now().Before(end) && c.failed() == nil; {
 		now := c.count()
-		o.say("%s %s: %d deliveries/s", o.Scenario, name, int(float64(now.all-before.all)/time.Since(began).Seconds()))
+		if past := time.Since(began).Seconds(); past > 0.5 {
+			o.say("%s %s: %.0f deliveries/s", o.Scenario, name, float64(now.all-before.all)/past)
+		}
 		if err := sleep(ctx, min(time.Second, time.Until(end))); err != nil {
 			return run, err
 		}
@@ -203,14 +210,16 @@ func (o Options) measure(ctx context.Context, name string, c *crowd, send sender
 	after := c.count()
 	run.Time, run.CPU = time.Since(began), cpuTime(pids)-cpu
 	run.Deliveries, run.Busy, run.Events = after.all-before.all, after.busy-before.busy, after.events-before.events
-	run.P50, run.P99 = c.latency(0.5), c.latency(0.99)
 	stop()
 	for range c.groups {
 		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			return run, err
 		}
 	}
-	return run, c.settle(ctx)
+	err = c.settle(ctx)
+	c.stop()
+	run.P50, run.P99 = c.latency(0.5), c.latency(0.99)
+	return run, err
 }
 
 func (o Options) pids() (all []int) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package bench
 
 import (
@@ -39,9 +41,6 @@ const (
 	atSlot    = numberLen + len(dataSlot)
 	atTime    = atSlot + slotLen + len(dataTime)
 )
-
-// RoomPrefix begins the names of all rooms of a bench.
-const RoomPrefix = "bench:"
 
 // appendData appends the data of an event, of the size given.
 func appendData(dst []byte, n, slot int, at int64, size int) []byte {
@@ -143,29 +142,23 @@ type event struct {
 // A sender publishes events in their order.
 type sender func(context.Context, []event) error
 
-// run publishes while ctx lives: everything that the window has room for, together.
+// run publishes while ctx lives: everything that the window has room for, together, or
+// one event at a time when it is due.
 func (g *group) run(ctx context.Context, send sender) error {
-	var pace <-chan time.Time
+	// A publisher that is busy sends several at a time.
+	atOnce := max(1, len(g.slots)/16)
 	if g.rate > 0 {
-		t := time.NewTicker(time.Duration(float64(time.Second) / g.rate))
-		defer t.Stop()
-		pace = t.C
+		atOnce = 1
 	}
-	for {
-		if pace != nil {
-			select {
-			case <-pace:
-			case <-ctx.Done():
-				return ctx.Err()
+	for due := time.Now(); ; {
+		if g.rate > 0 {
+			due = due.Add(time.Duration(float64(time.Second) / g.rate))
+			if err := sleep(ctx, time.Until(due)); err != nil {
+				return err
 			}
 		}
-		// A publisher that is busy sends several at a time.
-		atOnce := 1
-		if pace == nil {
-			atOnce = max(1, len(g.slots)/16)
-		}
 		var slots []int
-		for len(slots) < atOnce {
+		for len(slots) < atOnce || g.rate == 0 && len(g.free) > 0 {
 			select {
 			case s := <-g.free:
 				slots = append(slots, s)
@@ -176,26 +169,32 @@ func (g *group) run(ctx context.Context, send sender) error {
 				return ctx.Err()
 			}
 		}
-		for pace == nil && len(g.free) > 0 {
-			slots = append(slots, <-g.free)
+		if g.rate == 0 {
+			due = time.Now()
 		}
 		events := make([]event, len(slots))
 		for i, s := range slots {
-			events[i] = g.make(s)
+			events[i] = g.make(s, due)
 		}
 		if err := send(ctx, events); err != nil {
 			return err
 		}
-		g.events.Add(int64(len(events)))
+		if !g.busy {
+			g.events.Add(int64(len(events)))
+		}
 	}
 }
 
-func (g *group) make(s int) event {
-	t := &g.rooms[g.next]
-	g.next = (g.next + 1) % len(g.rooms)
+// make is the next event. It is late from the moment at which it was due.
+func (g *group) make(s int, due time.Time) event {
+	var t *target
+	for t == nil || t.readers == 0 { // Check sees to it that somebody reads
+		t = &g.rooms[g.next]
+		g.next = (g.next + 1) % len(g.rooms)
+	}
 	g.slots[s].left.Store(int32(t.readers))
 	id := string(appendFixed([]byte("bench-"), int64(t.sent), numberLen))
-	e := event{t, proto.EventID(id), appendData(make([]byte, 0, g.payload), t.sent, s, time.Now().UnixNano(), g.payload)}
+	e := event{t, proto.EventID(id), appendData(make([]byte, 0, g.payload), t.sent, s, due.UnixNano(), g.payload)}
 	t.sent++
 	return e
 }
@@ -253,8 +252,12 @@ func (th *thread) frame(t *till, first byte, payload []byte, size int, now int64
 		c.fail(fmt.Errorf("client %s got event %d of %s, and not %d", t.id, n, t.group.rooms[t.room].name, t.next))
 		return
 	}
-	t.next++
 	g := t.group
+	if s >= int64(len(g.slots)) {
+		c.fail(fmt.Errorf("client %s got an event of somebody else", t.id))
+		return
+	}
+	t.next++
 	th.all.Add(1)
 	if g.busy {
 		th.busy.Add(1)
@@ -318,7 +321,7 @@ func (c *crowd) settle(ctx context.Context) error {
 		case under == 0:
 			return nil
 		case time.Now().After(end):
-			return fmt.Errorf("%d events have not reached everyone after %v: lost", under, patience)
+			return fmt.Errorf("events that have not reached everyone after %[2]v, and are lost: %[1]d", under, patience)
 		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
@@ -336,8 +339,10 @@ func (o Options) connect(ctx context.Context) (*crowd, error) {
 		t := &till{group: g, deaf: isDeaf(i, o.Deaf)}
 		c.tills = append(c.tills, t)
 		if members == 0 { // each by itself
-			t.room = int32(i)
-			g.rooms = append(g.rooms, target{readers: 1})
+			if !t.deaf {
+				t.room = int32(len(g.rooms))
+				g.rooms = append(g.rooms, target{readers: 1})
+			}
 			continue
 		}
 		t.room = int32(i / members)
@@ -421,6 +426,7 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 	defer func() {
 		if err != nil {
 			_ = conn.Close()
+			err = fmt.Errorf("node on %s: %w", node.Addr, err)
 		}
 	}()
 	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
@@ -437,7 +443,10 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		return nil, nil, fmt.Errorf("the node answered %s", answer.Status)
 	}
-	room := t.group.rooms[t.room].name
+	room := proto.Room("")
+	if !t.group.direct {
+		room = t.group.rooms[t.room].name
+	}
 	frames := masked(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{"type": "Bearer", "token": token}, ""))
 	waits := map[string]bool{"": true}
 	if room != "" {
@@ -467,7 +476,7 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 		switch {
 		case f.Event == string(proto.EventConnected):
 			t.id = f.Data.ID
-			if t.group.direct {
+			if t.group.direct && !t.deaf {
 				t.group.rooms[t.room].client = t.id
 			}
 		case f.Event == string(proto.EventJoined) && len(f.Data.Denied) == 0:

@@ -40,3 +40,6 @@ func rssOf(pid int) int64 {
 
 // dieWithParent lets no server outlive a bench that is killed.
 func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} }
+
+// Alive says whether there is such a process.
+func Alive(pid int) error { return syscall.Kill(pid, 0) }

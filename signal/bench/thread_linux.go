@@ -94,12 +94,17 @@ func (th *thread) run(c *crowd) {
 	}
 }
 
-// close ends everybody, without the system's waiting states.
-func (c *crowd) close() {
+// stop ends the reading: from now on the figures do not change.
+func (c *crowd) stop() {
 	for _, th := range c.threads {
 		th.stopped.Store(true)
 	}
 	c.reading.Wait()
+}
+
+// close ends everybody, without the system's waiting states.
+func (c *crowd) close() {
+	c.stop()
 	for _, th := range c.threads {
 		for _, t := range th.tills {
 			_ = syscall.SetsockoptLinger(t.fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})

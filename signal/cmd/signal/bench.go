@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -9,6 +11,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +38,7 @@ func benchmark() *cobra.Command {
 		Short: "Play tills and measure what they cost a node: CPU of a delivery, latency, memory of a connection",
 		Long: `Plays tills against a node and measures what they cost it. Scenarios:
 
-  idle    everyone connects and says nothing: memory
+  idle    everyone connects and says nothing: memory (of a node that is fresh)
   fanout  everyone is in one room
   rooms   rooms of --members
   p2p     each event is for one client
@@ -55,11 +58,19 @@ an error.`,
 		Args:      cobra.MinimumNArgs(1),
 		ValidArgs: bench.Scenarios,
 		RunE: func(cmd *cobra.Command, scenarios []string) error {
+			if nodes < 1 {
+				return fmt.Errorf("nodes must be positive, is %d", nodes)
+			}
 			for _, s := range scenarios {
 				o.Scenario = s
+				o.Nodes = make([]bench.Node, nodes) // not known yet
 				if err := o.Check(); err != nil {
 					return err
 				}
+			}
+			o.Nodes = nil
+			if i := slices.Index(scenarios, bench.Idle); i > 0 { // first: others leave memory behind
+				scenarios = slices.Insert(slices.Delete(scenarios, i, i+1), 0, bench.Idle)
 			}
 			debug.SetGCPercent(1000) // the collector of this process would take from the node
 			stop, err := arrange(cmd.Context(), &o, addrs, pids, nodes)
@@ -67,25 +78,32 @@ an error.`,
 			if err != nil {
 				return err
 			}
-			if !asJSON || isTerminal(os.Stderr) {
+			if isTerminal(os.Stderr) {
 				o.Progress = cmd.ErrOrStderr()
 			}
-			var results []bench.Result
+			var (
+				results []bench.Result
+				failed  error
+			)
 			for _, s := range scenarios {
 				o.Scenario = s
 				r, err := bench.Play(cmd.Context(), o)
 				if o.Progress != nil {
 					fmt.Fprint(o.Progress, "\r\x1b[K")
 				}
-				if err != nil {
-					return fmt.Errorf("%s: %w", s, err)
-				}
 				results = append(results, r)
+				if err != nil {
+					failed = fmt.Errorf("%s: %w", s, err)
+					if cmd.Context().Err() != nil {
+						failed = fmt.Errorf("%s: interrupted", s)
+					}
+					break
+				}
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(results)
+				return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(results), failed)
 			}
-			return bench.WriteTable(cmd.OutOrStdout(), results)
+			return errors.Join(bench.WriteTable(cmd.OutOrStdout(), results), failed)
 		},
 	}
 	f := c.Flags()
@@ -106,6 +124,8 @@ an error.`,
 	f.IntSliceVar(&pids, "pid", nil, "their processes, if they are on this machine")
 	f.IntVar(&nodes, "nodes", 1, "to start")
 	f.BoolVar(&asJSON, "json", false, "print all runs as JSON")
+	c.MarkFlagsMutuallyExclusive("addr", "nodes")
+	c.MarkFlagsMutuallyExclusive("nodes", "pid")
 	c.AddCommand(&cobra.Command{
 		Use: "floor", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return bench.RunFloor(cmd.OutOrStdout()) },
@@ -128,6 +148,9 @@ func arrange(ctx context.Context, o *bench.Options, addrs []string, pids []int, 
 	o.FloorCmd = []string{program, "bench", "floor"}
 	if len(addrs) > 0 {
 		return stop, attach(o, addrs, pids)
+	}
+	if len(pids) > 0 {
+		return stop, errors.New("--pid goes with --addr")
 	}
 	o.Redis = emitter.Settings{}
 	if redis, err := bench.StartRedis(ctx); err == nil {
@@ -161,6 +184,11 @@ func attach(o *bench.Options, addrs []string, pids []int) (err error) {
 	if len(pids) > 0 && len(pids) != len(addrs) {
 		return errors.New("--pid must name as many processes as --addr names nodes")
 	}
+	for _, pid := range pids {
+		if bench.Alive(pid) != nil {
+			return fmt.Errorf("--pid: there is no process %d", pid)
+		}
+	}
 	if o.Redis, err = emitter.SettingsFromEnv(); err != nil {
 		return err
 	}
@@ -171,6 +199,9 @@ func attach(o *bench.Options, addrs []string, pids []int) (err error) {
 	o.Token = tokens(cfg)
 	for i, a := range addrs {
 		n := bench.Node{Addr: strings.TrimSuffix(strings.TrimPrefix(a, "ws://"), "/ws")}
+		if _, _, err := net.SplitHostPort(n.Addr); err != nil {
+			return fmt.Errorf("--addr must be host:port, is %q", a)
+		}
 		if len(pids) > 0 {
 			n.PID = pids[i]
 		}
