@@ -23,7 +23,16 @@ func (s *shard) behind(m *member, at room.Cursor) {
 	} else {
 		p.leaveBehind(m, at)
 	}
-	m.client.behind = append(m.client.behind, m)
+	m.list()
+}
+
+// list lets the member be served when its client has a turn. Every member with a cursor of
+// its own is either listed or follows the pass at its end.
+func (m *member) list() {
+	if !m.listed {
+		m.listed = true
+		m.client.behind = append(m.client.behind, m)
+	}
 }
 
 // ready queues a client whose connection has drained.
@@ -43,6 +52,7 @@ func (c *Client) turn(s *shard) (again bool) {
 		m := c.behind[last]
 		c.behind[last] = nil
 		c.behind = c.behind[:last]
+		m.listed = false
 		if m.index >= 0 && m.own && !m.gone.Load() {
 			s.serve(m)
 		}
@@ -79,7 +89,7 @@ func (s *shard) serve(m *member) {
 			}
 		}
 		if m.cursor < p.at {
-			m.client.behind = append(m.client.behind, m) // another batch
+			m.list() // another batch
 			return
 		}
 	}

@@ -38,6 +38,7 @@ type member struct {
 	gone   atomic.Bool // left or closed: no byte of the room is written any more
 
 	// Of the shard alone.
+	listed bool        // it stands in client.behind
 	own    bool        // it is not where its part is, but at cursor
 	cursor room.Cursor // while own
 	index  int32       // place in its part, -1 when in none

@@ -205,6 +205,8 @@ func (p *part) finish(s *shard) {
 	for i := len(p.own) - 1; i >= 0; i-- { // backwards: catchUp takes from the end
 		if m := p.own[i]; !m.client.blocked && !m.client.queued {
 			s.follow(m, pass)
+		} else {
+			m.list()
 		}
 	}
 	p.at = pass.to()

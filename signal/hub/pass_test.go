@@ -479,3 +479,37 @@ func TestChurn(t *testing.T) {
 		t.Errorf("who stays got %d events, or not in order", len(got))
 	}
 }
+
+// TestJoinWhileBlocked: a client that joins a room with news, and is blocked by another
+// room before the pass ends, gets what it missed when it has drained.
+func TestJoinWhileBlocked(t *testing.T) {
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
+		var other, c conn
+		h.Add("other", &other).Join("", []proto.Room{"r"}, nil)
+		client := h.Add("c", &c)
+		client.Join("", []proto.Room{"s"}, nil)
+		h.Subscribed("r")
+		h.Subscribed("s")
+		synctest.Wait()
+		c.drain(-1)
+		h.Receive("s", numbered(0))
+		h.Receive("r", numbered(0))
+		client.Join("", []proto.Room{"r"}, nil) // takes effect after event 0, before the pass; s blocks it
+		synctest.Wait()
+		receive(h, "r", numbered(1))
+		synctest.Wait()
+		if !c.drain(0) {
+			t.Fatal("the client was not blocked")
+		}
+		client.Drained()
+		synctest.Wait()
+		receive(h, "r", numbered(2))
+		synctest.Wait()
+		if got := c.numbers(t, "r"); !slices.Equal(got, []int{1, 2}) && !slices.Equal(got, []int{0, 1, 2}) {
+			t.Errorf("it got %v of the room", got)
+		}
+		if n := dropped(t, reg, "ring") + dropped(t, reg, "slow"); n != 0 {
+			t.Errorf("%d dropped", n)
+		}
+	})
+}

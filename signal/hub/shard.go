@@ -210,7 +210,7 @@ func (s *shard) join(m *member) {
 	if head := m.local.head(); head > p.at || p.pass != nil {
 		p.leaveBehind(m, head)
 		if m.client.blocked {
-			m.client.behind = append(m.client.behind, m)
+			m.list()
 		}
 	}
 }

@@ -93,9 +93,13 @@ func (c *conn) look(now int64) (next int64) {
 		next = min(next, int64(at.Sub(began)))
 	}
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return next
+	}
+	stuck := c.flushing && c.stalled(now) >= o.StuckAfter
 	heard := c.heard.Load()
 	silent := time.Duration(now - heard)
-	stuck := c.flushing && c.stalled(now) >= o.StuckAfter
 	slow := c.late != 0 && time.Duration(now-c.late) >= behindAfter
 	switch {
 	case c.code != 0:
@@ -115,7 +119,7 @@ func (c *conn) look(now int64) (next int64) {
 		}
 		next = min(next, heard+int64(o.DeadAfter))
 	default:
-		next = min(next, heard+int64(o.PingAfter))
+		next = min(next, heard+int64(o.PingAfter), heard+int64(o.DeadAfter))
 	}
 	if c.flushing || c.late != 0 {
 		next = min(next, now+int64(time.Second))
@@ -133,6 +137,7 @@ func (c *conn) look(now int64) (next int64) {
 func (c *conn) stalled(now int64) time.Duration {
 	if acked := c.sent - uint64(c.raw.unacked()); acked != c.acked {
 		c.acked, c.moved = acked, now
+		c.heard.Store(now) // who takes what it is sent lives
 	}
 	return time.Duration(now - c.moved)
 }

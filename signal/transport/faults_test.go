@@ -375,3 +375,42 @@ func TestParking(t *testing.T) {
 		t.Errorf("got %s", payload)
 	}
 }
+
+// TestFlooders: clients that never stop talking keep nobody from being heard.
+func TestFlooders(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(nil)
+		var g sync.WaitGroup
+		defer g.Wait()
+		flood := bytes.Repeat(frame(0x8a, ""), 500)
+		var over atomic.Bool
+		defer over.Store(true)
+		c := s.login(t)
+		for range 10 {
+			f := s.login(t)
+			g.Go(func() {
+				for !over.Load() {
+					if _, err := f.Write(flood); err != nil {
+						return
+					}
+				}
+			})
+		}
+		for i := range 3 {
+			_, _ = c.Write(frame(0x81, fmt.Sprintf(`{"event":"nonsense","id":"q%d"}`, i)))
+			if _, payload := c.next(t); !bytes.Contains(payload, fmt.Appendf(nil, `"q%d"`, i)) {
+				t.Errorf("answered by %s", payload)
+			}
+		}
+	})
+}
+
+// TestDeadIsGone: a client that has vanished holds nothing after its time, however long
+// the pause between pings.
+func TestDeadIsGone(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(func(o *transport.Options) { o.PingAfter, o.DeadAfter = time.Hour, time.Second })
+		s.login(t)
+		redistest.Wait(t, func() bool { return s.metric(t, "signal_connections") == 0 }, "the dead client to be gone")
+	})
+}

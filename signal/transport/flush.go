@@ -1,9 +1,14 @@
 package transport
 
+import "slices"
+
 // The flusher is a goroutine that lives while a connection has something to write that its
 // socket did not take: the rest of a frame, and frames for this client alone. It waits for
 // the socket under no lock, and when nothing is left it tells the hub, which goes on with
 // what the rooms' rings hold (TestPartialWrites, TestStalledReader).
+
+// flushBytes is how much small frames are joined to for one write.
+const flushBytes = 16 << 10
 
 // startFlusher is called with mu held.
 func (c *conn) startFlusher() {
@@ -82,9 +87,16 @@ func (c *conn) next() bool {
 		c.dropAlone()
 	}
 	if len(c.rest) == 0 && len(c.alone) > 0 {
-		c.rest = c.alone[0]
-		c.alone[0] = nil
-		c.alone = c.alone[1:]
+		n, size := 1, len(c.alone[0])
+		for n < len(c.alone) && size+len(c.alone[n]) <= flushBytes {
+			size += len(c.alone[n])
+			n++
+		}
+		if c.rest = c.alone[0]; n > 1 {
+			c.rest = slices.Concat(c.alone[:n]...)
+		}
+		clear(c.alone[:n])
+		c.alone = c.alone[n:]
 	}
 	if len(c.rest) > 0 {
 		return true

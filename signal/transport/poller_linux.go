@@ -37,8 +37,9 @@ func newPoller() (*poller, error) {
 	}, nil
 }
 
-// arm makes the poller wait for the connection. Its reader calls it as its last act.
-func (p *poller) arm(c *conn) {
+// arm makes the poller wait for the connection. Its reader calls it as its last act. It is
+// false if the system has no room for another one (fs.epoll.max_user_watches).
+func (p *poller) arm(c *conn) bool {
 	const once = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT
 	e := syscall.EpollEvent{Events: once, Fd: c.raw.fd}
 	op := syscall.EPOLL_CTL_MOD
@@ -52,9 +53,7 @@ func (p *poller) arm(c *conn) {
 		p.armed[c.number] = c
 	}
 	e.Pad = c.number
-	if err := syscall.EpollCtl(p.epoll, op, int(c.raw.fd), &e); err != nil {
-		panic(os.NewSyscallError("epoll_ctl", err)) // the descriptor is the reader's: only a bug closes it
-	}
+	return syscall.EpollCtl(p.epoll, op, int(c.raw.fd), &e) == nil
 }
 
 // forget ends what arm began: the descriptor is going to be closed.

@@ -14,7 +14,7 @@ func newPoller() (*poller, error) {
 	return nil, errors.New("transport: this system has no epoll: readers are goroutines")
 }
 
-func (*poller) arm(*conn)                 {}
+func (*poller) arm(*conn) bool            { return false }
 func (*poller) forget(*conn)              {}
 func (*poller) run(context.Context) error { return nil }
 func (*poller) start(*conn)               {}

@@ -28,11 +28,15 @@ type reading struct {
 	frames   frames   // where in them the reader is
 	since    int64    // clock at the first byte of the present message
 	early    []byte   // came with the handshake, not read yet
+	reads    uint     // since ever; after some the reader lets others have its slot
 	library  *library // nil while parked: guarded by owner.attached while it waits
 }
 
 // messageTime is how long a client may take from the first byte of a message to its last.
 const messageTime = 10 * time.Second
+
+// readTurn is how many reads a connection has before others have their turn.
+const readTurn = 16
 
 var (
 	errNothing = errors.New("transport: nothing to read") // and the connection may wait for it
@@ -54,15 +58,18 @@ func (c *conn) serve() (over bool) {
 			c.receive(b)
 		case errors.Is(err, errNothing):
 			c.owner.attached.put(c)
-			c.owner.poller.arm(c)
-			return false
+			if c.owner.poller.arm(c) {
+				return false
+			}
+			c.owner.attached.take(c)
+			c.End(proto.CloseInternal)
+			return true
 		default:
 			c.End(codeOf(err))
 		}
 	}
 	if !c.drain() {
-		c.owner.poller.arm(c)
-		return false
+		return !c.owner.poller.arm(c)
 	}
 	return true
 }
@@ -100,6 +107,10 @@ func (c *conn) read(p []byte) (n int, err error) {
 			c.early = nil
 		}
 	} else {
+		if c.reads++; c.polled && c.reads%readTurn == 0 { // who never stops talking must not keep others from it
+			c.owner.poller.leave()
+			c.owner.poller.enter()
+		}
 		var again bool
 		n, again, err = c.raw.read(p)
 		switch {
@@ -125,7 +136,7 @@ func (c *conn) read(p []byte) (n int, err error) {
 
 // wait reads and waits for it, without holding up other connections.
 func (c *conn) wait(p []byte) (int, error) {
-	if !c.frames.between() {
+	if !c.frames.between() && !c.ending() { // else cut ends it
 		_ = c.socket.SetReadDeadline(began.Add(time.Duration(c.since)).Add(c.owner.o.MessageTime))
 		defer func() { _ = c.socket.SetReadDeadline(time.Time{}) }()
 	}

@@ -28,11 +28,14 @@ type spoke struct {
 	gone           bool  // not put back
 }
 
-// set puts the connection where it is looked at when the clock says when.
+// set puts the connection where it is looked at when the clock says when, or before.
 func (w *wheel) set(c *conn, when int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	tick := min(max(when/int64(tickTime)+1, w.at+1), w.at+slots-1)
+	if c.spoke.tick != 0 { // soon has been called since it was looked at
+		tick = min(tick, c.spoke.tick)
+	}
 	if !c.spoke.gone {
 		w.move(c, tick)
 	}

@@ -12,6 +12,9 @@ import (
 // control frames and the rest of one frame of a room.
 const outbound = 1 << 20
 
+// frameCost is what a frame that waits costs beside its bytes.
+const frameCost = 64
+
 // The write path. All bytes to a client pass here, under the connection's mutex: frames of
 // rooms, answers, control frames. A write never waits. What the socket does not take of a
 // batch stays in the room's ring, but for the rest of one frame, which must be finished
@@ -124,7 +127,7 @@ func (c *conn) deaf() bool { return c.code != 0 || c.broken || c.closed }
 // returns. It is called with mu held.
 func (c *conn) put(frame []byte, kept func([]byte) []byte) bool {
 	if c.bytes > 0 {
-		if c.bytes+len(frame) > outbound {
+		if c.bytes+len(frame)+(len(c.alone)+1)*frameCost > outbound {
 			return false
 		}
 		c.alone = append(c.alone, kept(frame))
@@ -164,7 +167,7 @@ func (c *conn) end(code proto.CloseCode, frame []byte) {
 	if frame == nil {
 		frame = closeFrame(code)
 	}
-	if c.bytes+len(frame) > outbound {
+	if c.bytes+len(frame)+(len(c.alone)+1)*frameCost > outbound {
 		c.dropAlone()
 	}
 	c.put(frame, keep)
