@@ -388,6 +388,7 @@ func TestFlooders(t *testing.T) {
 		c := s.login(t)
 		for range 10 {
 			f := s.login(t)
+			defer f.Close()
 			g.Go(func() {
 				for !over.Load() {
 					if _, err := f.Write(flood); err != nil {
