@@ -4,7 +4,9 @@ import (
 	"go/parser"
 	gotoken "go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,3 +131,34 @@ func TestHouse(t *testing.T) {
 		}
 	}
 }
+
+// TestNamedTests: a test that a comment names as holding a rule is there.
+func TestNamedTests(t *testing.T) {
+	named, there := map[string]string{}, map[string]bool{}
+	for _, module := range []string{"proto", "emitter", "signal"} {
+		err := filepath.WalkDir(filepath.Join("..", module), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			for _, m := range testName.FindAllStringSubmatch(string(b), -1) {
+				if m[1] != "" {
+					there[m[2]] = true
+				} else if !strings.HasSuffix(path, "_test.go") {
+					named[m[2]] = path
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, path := range named {
+		if !there[name] {
+			t.Errorf("%s names %s, which is not there", path, name)
+		}
+	}
+}
+
+var testName = regexp.MustCompile(`\b(func )?((?:Test|Fuzz|Benchmark)[A-Z]\w+)\b`)

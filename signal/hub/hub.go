@@ -86,11 +86,15 @@ type direct struct {
 // maxShards is the number of bits in local's masks.
 const maxShards = 64
 
+// shards leaves a processor to the bus and the readers: a shard does not give its own away
+// while it writes (docs/adr/0006-one-processor-for-the-rest.md).
+func shards() int { return min(max(runtime.GOMAXPROCS(0)-1, 1), maxShards) }
+
 // New returns a Hub that listens through bus and counts in reg.
 func New(bus Subscriber, reg prometheus.Registerer) *Hub {
 	h := &Hub{bus: bus, clients: map[proto.ClientID]*Client{}, rooms: map[proto.Room]*local{}, budget: newBudget(keptBytes)}
 	h.metrics = newMetrics(reg, h)
-	for i := range min(max(runtime.GOMAXPROCS(0)-1, 1), maxShards) {
+	for i := range shards() {
 		h.shards = append(h.shards, newShard(i, h.metrics))
 	}
 	return h

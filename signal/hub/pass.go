@@ -114,7 +114,7 @@ const ahead = 8
 
 // prepare reads a word of each member and of its connection. With thousands of members
 // none is in the processor's cache, and a system call lets it wait for one after the other;
-// here it waits for all at once (BenchmarkFanOut: 7 % of a delivery).
+// here it waits for all at once (7 % of a delivery in signal bench fanout).
 func prepare(members []*member) {
 	for _, m := range members {
 		if m != nil {

@@ -14,7 +14,7 @@ import (
 // it writes goes through the connection's one write path, between our own frames, and it
 // never closes the socket. So nothing can tear a frame apart, follow a Close frame
 // (RFC 6455, section 5.5.1) or reach a file descriptor that is somebody else's by now
-// (TestCloseOnce, TestPingDuringFanOut).
+// (TestCloseOnce, TestPartialWrites).
 type capture struct {
 	http.ResponseWriter
 	library *library

@@ -5,7 +5,7 @@ import "slices"
 // The flusher is a goroutine that lives while a connection has something to write that its
 // socket did not take: the rest of a frame, and frames for this client alone. It waits for
 // the socket under no lock, and when nothing is left it tells the hub, which goes on with
-// what the rooms' rings hold (TestPartialWrites, TestStalledReader).
+// what the rooms' rings hold (TestPartialWrites, TestStalledReaders).
 
 // flushBytes is how much small frames are joined to for one write.
 const flushBytes = 16 << 10

@@ -15,7 +15,7 @@ import (
 // Whose library it is must never be in doubt: while a connection waits, the set's mutex
 // decides between its reader, who takes the connection out, and whoever parks it. A
 // connection is put into the set before the poller is told to look at it, so its next
-// reader always finds it decided (TestReaders, TestParking).
+// reader always finds it decided (TestParking).
 type attached struct {
 	mu    sync.Mutex
 	order list.List // guarded by mu: of *conn that wait, the latest at the front

@@ -13,7 +13,7 @@ import (
 // has something to read. A connection is looked at once (EPOLLONESHOT) and again when its
 // reader says so, so it never has two readers. The system speaks of file descriptors,
 // which are used again: each connection has a number of its own beside it, and what is
-// said of an earlier one is not heard (TestReusedDescriptors).
+// said of an earlier one is not heard (TestChurn).
 type poller struct {
 	epoll int
 	file  *os.File      // of epoll: the runtime waits for it like for any socket

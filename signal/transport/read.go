@@ -20,7 +20,7 @@ import (
 // connection waits without it; but only between two messages, because the library cannot
 // be left in the middle of one. Elsewhere it lives as long as the connection. Either way
 // the reader is who ends it: whatever happens to a connection, its socket becomes readable
-// (cut), so finish is called in one place and only once (TestReaders, TestEarlyBytes).
+// (cut), so finish is called in one place and only once (TestConformance, TestChurn).
 type reading struct {
 	polled   bool     // waits without a goroutine
 	number   int32    // guarded by owner.poller: of its first arm, 0 before it

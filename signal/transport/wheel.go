@@ -14,7 +14,7 @@ const (
 // A wheel knows which connection is to be looked at when: its heartbeat, its deadlines. A
 // connection is in one slot; when its time has come it is taken out, looked at, and put
 // back where its next deadline is, so ten thousand idle ones cost a handful of looks a
-// tick and none has a timer (TestHeartbeat, TestWheel).
+// tick and none has a timer (TestHeartbeat, TestDeadIsGone).
 type wheel struct {
 	mu    sync.Mutex
 	slots [slots]*conn // guarded by mu: each the first of a list
