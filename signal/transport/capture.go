@@ -17,8 +17,8 @@ import (
 // (TestCloseOnce, TestPartialWrites).
 type capture struct {
 	http.ResponseWriter
-	library *library
-	hijack  func(*capture) error // takes over the connection; nil when that was done before
+	lib    *library
+	hijack func(*capture) error // takes over the connection; nil when that was done before
 }
 
 // A library is what the WebSocket library needs for one connection, as long as it is
@@ -38,7 +38,7 @@ var buffers = sync.Pool{New: func() any {
 // accept makes the library take a connection over, by its first handshake or by one that
 // is made up. If it fails, the library has answered the request.
 func accept(c *capture, r *http.Request, frameBytes int) (*library, error) {
-	c.library.rw = buffers.Get().(*bufio.ReadWriter)
+	c.lib.rw = buffers.Get().(*bufio.ReadWriter)
 	// The origin has been judged: exactly, with scheme and port.
 	o := websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled}
 	ws, err := websocket.Accept(c, r, &o)
@@ -46,8 +46,8 @@ func accept(c *capture, r *http.Request, frameBytes int) (*library, error) {
 		return nil, err
 	}
 	ws.SetReadLimit(int64(frameBytes))
-	c.library.ws = ws
-	return c.library, nil
+	c.lib.ws = ws
+	return c.lib, nil
 }
 
 // release lets go of the library. Nobody reads through it any more.
@@ -65,10 +65,10 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 			return nil, nil, err
 		}
 	}
-	s := socket{c.library.conn.socket, c.library.conn}
-	c.library.rw.Reader.Reset(s)
-	c.library.rw.Writer.Reset(s)
-	return s, c.library.rw, nil
+	s := socket{c.lib.conn.socket, c.lib.conn}
+	c.lib.rw.Reader.Reset(s)
+	c.lib.rw.Writer.Reset(s)
+	return s, c.lib.rw, nil
 }
 
 // A socket is the connection as the library sees it.

@@ -55,8 +55,8 @@ func (a *attached) take(c *conn) {
 // park takes out who has waited longest. It is called with mu held.
 func (a *attached) park() *library {
 	c := a.order.Remove(a.order.Back()).(*conn)
-	l := c.library
-	c.waits, c.library = nil, nil
+	l := c.lib
+	c.waits, c.lib = nil, nil
 	return l
 }
 
@@ -83,9 +83,9 @@ func (a *attached) size() int {
 
 // attach gets a parked connection its library, over a handshake that is made up.
 func (c *conn) attach() (err error) {
-	if c.library == nil {
-		made := &capture{ResponseWriter: discard{}, library: &library{conn: c}}
-		c.library, err = accept(made, handshake, c.owner.o.FrameBytes)
+	if c.lib == nil {
+		made := &capture{ResponseWriter: discard{}, lib: &library{conn: c}}
+		c.lib, err = accept(made, handshake, c.owner.o.FrameBytes)
 	}
 	return err
 }

@@ -29,7 +29,7 @@ type reading struct {
 	since    int64    // clock at the first byte of the present message
 	early    []byte   // came with the handshake, not read yet
 	reads    uint     // since ever; after some the reader lets others have its slot
-	library  *library // nil while parked: guarded by owner.attached while it waits
+	lib      *library // nil while parked: guarded by owner.attached while it waits
 }
 
 // messageTime is how long a client may take from the first byte of a message to its last.
@@ -52,7 +52,7 @@ func (c *conn) serve() (over bool) {
 			break
 		}
 		// A context that never ends: one that does would drop the socket.
-		_, b, err := c.library.ws.Read(context.Background())
+		_, b, err := c.lib.ws.Read(context.Background())
 		switch {
 		case err == nil:
 			c.receive(b)
@@ -177,9 +177,9 @@ func (c *conn) finish() {
 	code := c.code
 	c.mu.Unlock()
 	_ = c.socket.Close()
-	if c.library != nil {
-		c.library.release()
-		c.library = nil
+	if c.lib != nil {
+		c.lib.release()
+		c.lib = nil
 	}
 	w.ended(c, code)
 }

@@ -160,19 +160,19 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "this node is shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	captured := &capture{ResponseWriter: rw, library: &library{}, hijack: w.hijack}
+	captured := &capture{ResponseWriter: rw, lib: &library{}, hijack: w.hijack}
 	if _, err := accept(captured, r, w.o.FrameBytes); err != nil {
 		w.metrics.handshake.Inc()
-		if c := captured.library.conn; c != nil {
+		if c := captured.lib.conn; c != nil {
 			_ = c.socket.Close()
 		}
 		return // Accept has answered
 	}
-	c := captured.library.conn
-	c.library = captured.library
+	c := captured.lib.conn
+	c.lib = captured.lib
 	c.session = session.New(w.o.Session, c)
 	if !w.add(c) {
-		c.library.release()
+		c.lib.release()
 		_ = c.socket.Close()
 		c.session.Close()
 		return
@@ -206,7 +206,7 @@ func (w *WebSocket) hijack(made *capture) error {
 		early, _ := rw.Reader.Peek(n)
 		c.early = bytes.Clone(early) // net/http's buffer is not kept for it
 	}
-	made.library.conn = c
+	made.lib.conn = c
 	return nil
 }
 
