@@ -110,9 +110,10 @@ func soakOne(ctx context.Context, addr, user string, rnd *rand.Rand) error {
 // resources are what a node holds.
 type resources struct{ connections, rooms, goroutines, files, heap float64 }
 
-// within leaves room for what a running process always has under way.
+// within leaves room for what a running process always has under way, and for the
+// connections that its emitter keeps to Redis.
 func (r resources) within(before resources) bool {
-	return r.goroutines <= before.goroutines+2 && r.files <= before.files+1 && r.heap <= before.heap*1.1+1<<20
+	return r.goroutines <= before.goroutines+2 && r.files <= before.files+20 && r.heap <= before.heap*1.1+1<<20
 }
 
 // measure asks a node, after a collection.
