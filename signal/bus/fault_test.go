@@ -105,7 +105,7 @@ func TestUpWhileClientsCome(t *testing.T) {
 	g.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			b.Subscribe(proto.Room(fmt.Sprint("r", i)))
-			time.Sleep(200 * time.Microsecond)
+			time.Sleep(200 * time.Microsecond) // the pace at which clients join
 		}
 	})
 	g.Go(func() {

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -135,11 +136,17 @@ an error.`,
 
 // arrange starts what is to be measured, or finds it, and says how to end it.
 func arrange(ctx context.Context, o *bench.Options, addrs []string, pids []int, nodes int) (stop func(), err error) {
-	var started []*bench.Process
+	var (
+		started  []*bench.Process
+		embedded sync.WaitGroup
+	)
+	ctx, cancel := context.WithCancel(ctx)
 	stop = func() {
 		for i := len(started) - 1; i >= 0; i-- {
 			started[i].Stop()
 		}
+		cancel()
+		embedded.Wait()
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -162,7 +169,7 @@ func arrange(ctx context.Context, o *bench.Options, addrs []string, pids []int, 
 			return stop, err
 		}
 		o.Redis.Addrs = []string{l.Addr().String()}
-		go func() { _ = bus.RunEmbedded(ctx, l) }()
+		embedded.Go(func() { _ = bus.RunEmbedded(ctx, l) })
 		fmt.Fprintln(os.Stderr, "redis-server is not installed: an embedded Redis takes its place, in this process")
 	}
 	cfg := config.Config{JWTSecret: config.Secret(rand.Text() + rand.Text()), JWTAudience: "signal"}
