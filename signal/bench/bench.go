@@ -32,6 +32,7 @@ type Options struct {
 	Members  int           // of each room in Rooms
 	Window   int           // events under way at a time
 	Rate     float64       // events a second; 0 is as fast as the window lets them
+	InTurn   bool          // events go to all rooms or clients in turn, and not by chance
 	Payload  int           // bytes of the data of an event
 	Time     time.Duration // measured, of each run
 	Warmup   time.Duration // before it
@@ -39,7 +40,7 @@ type Options struct {
 	Threads  int           // that read for the clients
 	Deaf     float64       // part of the clients that never read, 0 to 1
 	Busy     int           // members of a room that is run flat out beside the others
-	Floor    bool          // run the floor in between
+	Floor    bool          // play the floor in turns with the nodes
 	Settle   time.Duration // how long Idle waits before it looks
 
 	Nodes    []Node // to be measured: all on the same Redis
@@ -104,18 +105,20 @@ func (r Run) PerDelivery() float64 {
 
 // A Result is all runs of a scenario, and how it was played.
 type Result struct {
-	Scenario string  `json:"scenario"`
-	Clients  int     `json:"clients"`
-	Members  int     `json:"members"`
-	Nodes    int     `json:"nodes"`
-	Window   int     `json:"window"`
-	Rate     float64 `json:"rate"`
-	Busy     int     `json:"busy_clients"`
-	Deaf     float64 `json:"deaf"`
-	Frame    int     `json:"frame_bytes"` // of one delivery, with its header
-	Runs     []Run   `json:"runs"`
-	Floor    []Run   `json:"floor,omitempty"`
-	Local    bool    `json:"local"` // CPU and memory of the nodes are known
+	Scenario     string  `json:"scenario"`
+	Clients      int     `json:"clients"`
+	Members      int     `json:"members"`
+	Nodes        int     `json:"nodes"`
+	Window       int     `json:"window"`
+	Rate         float64 `json:"rate"`
+	InTurn       bool    `json:"in_turn"`
+	Busy         int     `json:"busy_clients"`
+	Deaf         float64 `json:"deaf"`
+	Frame        int     `json:"frame_bytes"`             // of one delivery, with its header
+	FloorClients int     `json:"floor_clients,omitempty"` // as many as beside the others can be open
+	Runs         []Run   `json:"runs"`
+	Floor        []Run   `json:"floor,omitempty"`
+	Local        bool    `json:"local"` // CPU and memory of the nodes are known
 }
 
 // Play runs a scenario. An error says what a client missed, got twice or too early; the
@@ -123,7 +126,7 @@ type Result struct {
 func Play(ctx context.Context, o Options) (Result, error) {
 	r := Result{
 		Scenario: o.Scenario, Clients: o.Clients, Members: o.Members, Nodes: len(o.Nodes), Window: o.Window,
-		Rate: o.Rate, Busy: o.Busy, Deaf: o.Deaf, Local: o.rss() > 0,
+		Rate: o.Rate, InTurn: o.InTurn, Busy: o.Busy, Deaf: o.Deaf, Local: o.rss() > 0,
 	}
 	if err := o.Check(); err != nil {
 		return r, err
@@ -134,17 +137,13 @@ func Play(ctx context.Context, o Options) (Result, error) {
 		return r, err
 	}
 	for i := range o.Runs {
-		run, frame, err := o.once(ctx, fmt.Sprintf("run %d of %d", i+1, o.Runs))
+		run, floor, err := o.once(ctx, &r, fmt.Sprintf("%s, run %d of %d", o.Scenario, i+1, o.Runs))
 		if err != nil {
 			return r, err
 		}
-		r.Runs, r.Frame = append(r.Runs, run), frame
+		r.Runs = append(r.Runs, run)
 		if o.Floor {
-			run, err := o.floor(ctx, frame, fmt.Sprintf("floor %d of %d", i+1, o.Runs))
-			if err != nil {
-				return r, fmt.Errorf("floor: %w", err)
-			}
-			r.Floor = append(r.Floor, run)
+			r.Floor = append(r.Floor, floor)
 		}
 	}
 	return r, nil
@@ -168,58 +167,107 @@ func (o Options) idle(ctx context.Context) (run Run, err error) {
 	return run, c.failed()
 }
 
-// once connects everybody, publishes for a while, and waits until all has arrived.
-func (o Options) once(ctx context.Context, name string) (run Run, frame int, err error) {
+// A side plays: the nodes with their clients, or the floor with its own.
+type side struct {
+	crowd *crowd
+	send  sender
+	pids  []int
+	run   Run
+}
+
+// turn is how long a side plays before the other one does: what a machine's neighbours take
+// of it changes from second to second, and shall take from both alike.
+const turn = 500 * time.Millisecond
+
+// leadIn is the beginning of a turn, not measured: the window fills, and the caches.
+const leadIn = 50 * time.Millisecond
+
+// once connects everybody and publishes for a while: to the nodes and, with a floor, to the
+// floor in turns.
+func (o Options) once(ctx context.Context, r *Result, name string) (nodes, floor Run, err error) {
 	p := newPublisher(o.Redis)
 	defer p.close()
 	if err := p.check(ctx); err != nil {
-		return run, 0, err
+		return nodes, floor, err
 	}
 	c, err := o.connect(ctx)
 	if err != nil {
-		return run, 0, err
+		return nodes, floor, err
 	}
 	defer c.close()
-	run, err = o.measure(ctx, name, c, p.send, o.pids())
-	return run, int(c.frame.Load()), err
+	sides := []*side{{crowd: c, send: p.send, pids: o.pids()}}
+	if err := o.play(ctx, sides[0], o.Warmup, name); err != nil {
+		return nodes, floor, err
+	}
+	last := o.Time
+	if o.Floor {
+		r.Frame = int(c.frame.Load())
+		f, stop, err := o.floor(ctx, r.Frame)
+		if err != nil {
+			return nodes, floor, fmt.Errorf("floor: %w", err)
+		}
+		defer stop()
+		r.FloorClients = len(f.crowd.tills)
+		if err := o.play(ctx, f, o.Warmup, name+", floor"); err != nil {
+			return nodes, floor, fmt.Errorf("floor: %w", err)
+		}
+		sides, last = append(sides, f), turn
+	}
+	for _, s := range sides {
+		s.run = Run{} // without the warm-up
+		s.crowd.forget()
+	}
+	for past := time.Duration(0); past < o.Time; past += last {
+		for _, s := range sides {
+			if err := o.play(ctx, s, last, name); err != nil {
+				return nodes, floor, err
+			}
+		}
+	}
+	for _, s := range sides {
+		s.crowd.stop()
+		s.run.P50, s.run.P99 = s.crowd.latency(0.5), s.crowd.latency(0.99)
+	}
+	r.Frame = int(c.frame.Load())
+	return sides[0].run, sides[len(sides)-1].run, nil
 }
 
-// measure lets senders run until the time is over.
-func (o Options) measure(ctx context.Context, name string, c *crowd, send sender, pids []int) (run Run, err error) {
+// play publishes for a while, waits until all has arrived, and adds what was measured.
+func (o Options) play(ctx context.Context, s *side, d time.Duration, name string) (err error) {
+	c := s.crowd
 	sendCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, len(c.groups))
 	for _, g := range c.groups {
-		go func() { ended <- g.run(sendCtx, send) }()
+		go func() { ended <- g.run(sendCtx, s.send) }()
 	}
-	if err := sleep(ctx, o.Warmup); err != nil {
-		return run, err
+	if err := sleep(ctx, leadIn); err != nil {
+		return err
 	}
-	before, cpu, began := c.count(), cpuTime(pids), time.Now()
+	before, cpu, began := c.count(), cpuTime(s.pids), time.Now()
 	c.measuring.Store(true)
-	for end := began.Add(o.Time); time.Now().Before(end) && c.failed() == nil; {
+	for end := began.Add(d); time.Now().Before(end) && c.failed() == nil; {
 		now := c.count()
-		if past := time.Since(began).Seconds(); past > 0.5 {
-			o.say("%s %s: %.0f deliveries/s", o.Scenario, name, float64(now.all-before.all)/past)
+		if past := time.Since(began).Seconds(); past > 0.3 {
+			o.say("%s: %.0f deliveries/s", name, float64(now.all-before.all)/past)
 		}
 		if err := sleep(ctx, min(time.Second, time.Until(end))); err != nil {
-			return run, err
+			return err
 		}
 	}
 	c.measuring.Store(false)
 	after := c.count()
-	run.Time, run.CPU = time.Since(began), cpuTime(pids)-cpu
-	run.Deliveries, run.Busy, run.Events = after.all-before.all, after.busy-before.busy, after.events-before.events
+	s.run.Time, s.run.CPU = s.run.Time+time.Since(began), s.run.CPU+cpuTime(s.pids)-cpu
+	s.run.Deliveries += after.all - before.all
+	s.run.Busy += after.busy - before.busy
+	s.run.Events += after.events - before.events
 	stop()
 	for range c.groups {
 		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
-			return run, err
+			return err
 		}
 	}
-	err = c.settle(ctx)
-	c.stop()
-	run.P50, run.P99 = c.latency(0.5), c.latency(0.99)
-	return run, err
+	return c.settle(ctx)
 }
 
 func (o Options) pids() (all []int) {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,7 +87,8 @@ type group struct {
 	busy    bool
 	direct  bool // to single clients
 	rooms   []target
-	next    int     // of rooms
+	inTurn  bool    // each room as often as the others; else by chance
+	next    int     // of rooms, in turn
 	rate    float64 // events a second; 0: as fast as the window lets them
 	payload int
 	slots   []slot
@@ -183,8 +185,12 @@ func (g *group) run(ctx context.Context, send sender) error {
 func (g *group) make(s int, due time.Time) event {
 	var t *target
 	for t == nil || t.readers == 0 { // Check sees to it that somebody reads
-		t = &g.rooms[g.next]
-		g.next = (g.next + 1) % len(g.rooms)
+		if g.inTurn {
+			t = &g.rooms[g.next]
+			g.next = (g.next + 1) % len(g.rooms)
+		} else {
+			t = &g.rooms[rand.IntN(len(g.rooms))]
+		}
 	}
 	g.slots[s].left.Store(int32(t.readers))
 	id := string(appendFixed([]byte("bench-"), int64(t.sent), numberLen))
@@ -291,6 +297,13 @@ func (c *crowd) count() (n counts) {
 		n.events += int(g.events.Load())
 	}
 	return n
+}
+
+// forget drops the latencies so far. Nothing is under way.
+func (c *crowd) forget() {
+	for _, th := range c.threads {
+		th.latencies = histogram{}
+	}
 }
 
 func (c *crowd) latency(q float64) time.Duration {

@@ -116,45 +116,60 @@ func floorFrame(size int) []byte {
 	return append(b, '}')
 }
 
-// floor measures the floor as once measures a node.
-func (o Options) floor(ctx context.Context, frame int, name string) (run Run, err error) {
+// floor starts the floor, with as many clients as the nodes have or as can be open beside
+// them, and says how to end it.
+func (o Options) floor(ctx context.Context, frame int) (_ *side, stop func(), err error) {
+	clients := o.Clients
+	if most := openFiles() - 200 - o.Clients - o.Busy; openFiles() > 0 {
+		clients = min(clients, max(most, 1))
+	}
 	cmd := exec.CommandContext(ctx, o.FloorCmd[0], o.FloorCmd[1:]...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return run, err
+		return nil, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return run, err
+		return nil, nil, err
 	}
-	defer func() {
+	c := &crowd{}
+	ends := []func(){func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+	}}
+	stop = func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+	defer func() {
+		if err != nil {
+			stop()
+		}
 	}()
 	var addr string
 	if _, err := fmt.Fscanln(out, &addr); err != nil {
-		return run, err
+		return nil, nil, err
 	}
 	control, err := net.Dial("tcp", addr)
 	if err != nil {
-		return run, err
+		return nil, nil, err
 	}
-	defer control.Close()
-	if err := json.NewEncoder(control).Encode(floorOrder{o.Clients, frame}); err != nil {
-		return run, err
+	ends = append(ends, func() { _ = control.Close() })
+	if err := json.NewEncoder(control).Encode(floorOrder{clients, frame}); err != nil {
+		return nil, nil, err
 	}
-	c := &crowd{}
 	g := newGroup(c, 1)
-	g.payload, g.rooms = minPayload, []target{{name: "floor", readers: o.Clients}}
-	for range o.Clients {
+	g.payload, g.rooms = minPayload, []target{{name: "floor", readers: clients}}
+	for range clients {
 		c.tills = append(c.tills, &till{group: g})
 	}
 	if err := c.dial(ctx, o, func(int, *till) (net.Conn, []byte, error) {
 		conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 		return conn, nil, err
 	}); err != nil {
-		return run, err
+		return nil, nil, err
 	}
-	defer c.close()
+	ends = append(ends, c.close)
 	send := func(_ context.Context, events []event) error {
 		for _, e := range events {
 			b := e.data[len(dataHead):]
@@ -165,5 +180,5 @@ func (o Options) floor(ctx context.Context, frame int, name string) (run Run, er
 		}
 		return nil
 	}
-	return o.measure(ctx, name, c, send, []int{cmd.Process.Pid})
+	return &side{crowd: c, send: send, pids: []int{cmd.Process.Pid}}, stop, nil
 }

@@ -25,7 +25,7 @@ import (
 func (o Options) connect(ctx context.Context) (*crowd, error) {
 	c := &crowd{}
 	g := newGroup(c, o.Window)
-	g.rate, g.payload, g.direct = o.Rate, o.Payload, o.Scenario == P2P
+	g.rate, g.payload, g.direct, g.inTurn = o.Rate, o.Payload, o.Scenario == P2P, o.InTurn
 	members := map[string]int{Fanout: o.Clients, Rooms: o.Members}[o.Scenario]
 	for i := range o.Clients {
 		t := &till{group: g, deaf: isDeaf(i, o.Deaf)}

@@ -32,8 +32,8 @@ func of(runs []Run, value func(Run) float64) Quartiles {
 	return quartiles(all)
 }
 
-// Ratio is the CPU of a delivery to that of the floor's, of the runs that were played one
-// after the other. It is zero without a floor.
+// Ratio is the CPU of a delivery to that of the floor's, of each run in which they took
+// turns. It is zero without a floor.
 func (r Result) Ratio() Quartiles {
 	if len(r.Floor) == 0 || len(r.Floor) != len(r.Runs) {
 		return Quartiles{}
@@ -81,7 +81,7 @@ func WriteTable(w io.Writer, results []Result) error {
 		}
 		if len(r.Floor) > 0 {
 			floor := of(r.Floor, func(r Run) float64 { return r.PerDelivery() / 1e3 })
-			notes = append(notes, fmt.Sprintf("%s: the floor, a bare write(2) for each delivery, one frame in flight: %s µs", r.Scenario, spread(floor)))
+			notes = append(notes, fmt.Sprintf("%s: the floor, a bare write(2) for each delivery to %d clients, one frame in flight: %s µs", r.Scenario, r.FloorClients, spread(floor)))
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%d\t%.0f\t%s\t%s\t%s\t%s\t-\t\n", r.Scenario, r.Clients, r.Nodes, inFlight, r.Frame,
 			rate[1], spread(cpu), spread(r.Ratio()), short(p50[1]), short(p99[1]))

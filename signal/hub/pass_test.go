@@ -443,6 +443,14 @@ func TestChurn(t *testing.T) {
 	rooms := []proto.Room{"a", "b"}
 	var stays conn
 	h.Add("stays", &stays).Join("", rooms, nil)
+	h.Subscribed("a")
+	h.Subscribed("b")
+	joined := func(f frame) bool {
+		return f.Event == string(proto.EventJoined) && strings.Contains(string(f.Data), `"done":true`)
+	}
+	for !slices.ContainsFunc(stays.got(t), joined) {
+		runtime.Gosched()
+	}
 	for w := range 4 {
 		g.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 3))
