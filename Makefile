@@ -31,10 +31,10 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 	@GO=$(GO) FUZZTIME=$(FUZZTIME) scripts/fuzz $(MODULES)
 
 .PHONY: bench
-bench: ## benchmarks: the cost of an event, and its time from Send to the client
+bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor
 	@scripts/need redis-server
 	@$(GO) test -run '^$$' -bench . ./signal/hub
-	@$(GO) test -run '^$$' -bench SendToRead -benchtime 20000x -count 5 ./signal
+	@$(GO) run ./signal/cmd/signal bench fanout rooms p2p --window 64 --floor
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck

@@ -19,15 +19,10 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
-// TestMain runs the tests, or plays a part of one in a process of its own: the emitter,
-// or the clients.
+// TestMain runs the tests, or plays the emitter of one in a process of its own.
 func TestMain(m *testing.M) {
-	if role := strings.Fields(os.Getenv("SIGNAL_TEST_ROLE")); len(role) > 0 {
-		play := playEmitter
-		if role[0] == "clients" {
-			play = func() error { return playClients(role[1], role[2]) }
-		}
-		if err := play(); err != nil {
+	if os.Getenv("SIGNAL_TEST_ROLE") != "" {
+		if err := playEmitter(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -25,6 +25,9 @@ const (
 // Scenarios in the order in which they are explained.
 var Scenarios = []string{Idle, Fanout, Rooms, P2P}
 
+// MaxWindow is the most events that can be under way at a time.
+const MaxWindow = 9_999
+
 // Options say what is played. Check tells what is wrong with them.
 type Options struct {
 	Scenario string
@@ -68,7 +71,7 @@ func (o Options) Check() error {
 	check(len(o.Nodes) > 0, "there must be a node to measure")
 	check(o.Clients > 0, "clients must be positive, is %d", o.Clients)
 	check(o.Members > 0, "members must be positive, is %d", o.Members)
-	check(o.Window > 0 && o.Window < maxSlots, "window must be 1 to %d, is %d", maxSlots-1, o.Window)
+	check(o.Window > 0 && o.Window <= MaxWindow, "window must be 1 to %d, is %d", MaxWindow, o.Window)
 	check(o.Rate >= 0, "rate must not be negative, is %v", o.Rate)
 	check(o.Payload >= minPayload && o.Payload <= 100<<10, "bytes must be %d to %d, is %d", minPayload, 100<<10, o.Payload)
 	check(o.Runs > 0, "runs must be positive, is %d", o.Runs)

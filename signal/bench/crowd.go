@@ -29,7 +29,6 @@ const (
 	slotLen    = 5
 	timeLen    = 19
 	minPayload = len(dataHead) + numberLen + len(dataSlot) + slotLen + len(dataTime) + timeLen + len(dataPad) + len(dataTail)
-	maxSlots   = 10_000
 
 	eventName = "bench"
 	frameHead = `{"event":"` + eventName + `","data":` + dataHead

@@ -62,7 +62,19 @@ func isDeaf(i int, part float64) bool { return int(float64(i+1)*part) > int(floa
 
 // dial connects all, some at a time, and begins to read.
 func (c *crowd) dial(ctx context.Context, o Options, login func(int, *till) (net.Conn, []byte, error)) error {
-	for range o.Threads {
+	// The clients of a busy room have a thread of their own: the others would wait behind
+	// them to be read, and not for the node.
+	threads := o.Threads
+	if o.Busy > 0 {
+		threads++
+	}
+	of := func(i int) int {
+		if c.tills[i].group.busy {
+			return o.Threads
+		}
+		return i % o.Threads
+	}
+	for range threads {
 		th, err := newThread()
 		if err != nil {
 			c.close()
@@ -81,7 +93,7 @@ func (c *crowd) dial(ctx context.Context, o Options, login func(int, *till) (net
 				conn, early, err := login(i, t)
 				if err == nil {
 					t.part = early
-					err = c.threads[i%len(c.threads)].add(t, conn)
+					err = c.threads[of(i)].add(t, conn)
 				}
 				if err != nil {
 					c.fail(fmt.Errorf("client %d of %d: %w", i, len(c.tills), err))

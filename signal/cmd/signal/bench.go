@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -70,9 +71,14 @@ an error.`,
 				}
 			}
 			o.Nodes = nil
+			if o.Rate > 0 && !cmd.Flags().Changed("window") { // who is late shall not hold up who comes next
+				o.Window = min(max(int(o.Rate), 100), bench.MaxWindow)
+			}
 			if i := slices.Index(scenarios, bench.Idle); i > 0 { // first: others leave memory behind
 				scenarios = slices.Insert(slices.Delete(scenarios, i, i+1), 0, bench.Idle)
 			}
+			// The threads that read for the clients shall not keep those that publish waiting.
+			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.Threads + min(o.Busy, 1))
 			debug.SetGCPercent(1000) // the collector of this process would take from the node
 			stop, err := arrange(cmd.Context(), &o, addrs, pids, nodes)
 			defer stop()
@@ -110,7 +116,7 @@ an error.`,
 	f := c.Flags()
 	f.IntVar(&o.Clients, "clients", 1000, "connections, over all nodes")
 	f.IntVar(&o.Members, "members", 10, "clients in each room (rooms)")
-	f.IntVar(&o.Window, "window", 1, "events under way at a time")
+	f.IntVar(&o.Window, "window", 1, "events under way at a time; with --rate, unless it is given, those of a second")
 	f.Float64Var(&o.Rate, "rate", 0, "events a second; 0: as fast as the window lets them")
 	f.BoolVar(&o.InTurn, "in-turn", false, "events go to the rooms or clients in turn: two are never under way in one, unless the window is larger")
 	f.IntVar(&o.Payload, "bytes", 128, "data of an event")
