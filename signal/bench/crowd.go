@@ -301,7 +301,7 @@ func (c *crowd) count() (n counts) {
 // forget drops the latencies so far. Nothing is under way.
 func (c *crowd) forget() {
 	for _, th := range c.threads {
-		th.latencies = histogram{}
+		th.latencies.clear()
 	}
 }
 
