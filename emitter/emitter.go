@@ -16,8 +16,8 @@ import (
 
 var (
 	// ErrUnavailable means that Redis did not take the event, or did not say so in
-	// time. The same call may succeed later. With a client, room or user that was
-	// reached by a first try whose answer got lost, a second one is a second copy.
+	// time. The same call may succeed later. A durable event that is sent again under the
+	// same EventID within two minutes is never a second copy; a live one may be.
 	ErrUnavailable = errors.New("emitter: Redis is unavailable")
 	// ErrRefused means that Redis answered and said no: a wrong password, a missing
 	// right. Trying again changes nothing until somebody changes the settings.
@@ -28,6 +28,9 @@ var (
 	// ErrTooLarge means that the event has more than MaxEvent bytes. Send what
 	// clients need to see, and let them fetch the rest.
 	ErrTooLarge = fmt.Errorf("%w: too large", ErrInvalid)
+	// ErrEventIDReused means that the room had another event under this id within the last
+	// two minutes. Nothing was sent. An id names one event: give this one another.
+	ErrEventIDReused = errors.New("emitter: this event id was used for another event")
 	// ErrNoReceiver means that the node which held the client is gone, and the
 	// client with it. A reconnected client has another id: send to its user.
 	ErrNoReceiver = errors.New("emitter: nobody there")
@@ -51,7 +54,9 @@ type Emitter struct {
 // New returns an Emitter on the Redis that s describes. It connects with the first
 // event; Check does it earlier.
 func New(s Settings) *Emitter {
-	return &Emitter{rdb: s.Open(), at: s, layout: s.Layout()}
+	o := s.Options()
+	o.OnConnect = load
+	return &Emitter{rdb: redis.NewClient(o), at: s, layout: s.Layout()}
 }
 
 // FromEnv is New with the Settings of the environment, and Check. A Redis that does
@@ -81,6 +86,14 @@ func (e *Emitter) Check(ctx context.Context) error {
 	return err
 }
 
+// agree is Check until it has said yes.
+func (e *Emitter) agree(ctx context.Context) error {
+	if e.agreed.Load() {
+		return nil
+	}
+	return e.Check(ctx)
+}
+
 // Close gives up the connections to Redis.
 func (e *Emitter) Close() error { return e.rdb.Close() }
 
@@ -91,6 +104,11 @@ type Receipt struct {
 	// have a member, so 0 means that nobody is there to hear it. It never means
 	// "on the screen".
 	Receivers int
+	// Position of a durable event in its room; zero for a live one.
+	Position proto.Position
+	// Duplicate means that a try before this one had already sent the event: this one
+	// changed nothing.
+	Duplicate bool
 }
 
 // Stats are the events of an Emitter since it was made.
@@ -106,11 +124,17 @@ func (e *Emitter) Stats() Stats {
 }
 
 // An Option changes one event.
-type Option func(*proto.Message) error
+type Option func(*draft) error
+
+// A draft is an event that is being made.
+type draft struct {
+	proto.Message
+	live bool
+}
 
 // Except leaves clients out, such as the one that caused the event.
 func Except(clients ...proto.ClientID) Option {
-	return func(m *proto.Message) (err error) {
+	return func(m *draft) (err error) {
 		for _, c := range clients {
 			err = errors.Join(err, c.Check())
 		}
@@ -120,36 +144,52 @@ func Except(clients ...proto.ClientID) Option {
 }
 
 // EventID names the event: 1 to 128 bytes of A-Z a-z 0-9 . _ : / -, not beginning
-// with "c:". With a business key such as "order-42-paid" a client that remembers the
-// ids it has seen can drop a repetition; nodes do not, in this version. Without it the
-// id is a UUIDv7.
+// with "c:". With a business key such as "order-42-paid" a sender may send again after it
+// has failed, or crashed: within two minutes Redis takes a durable event once, and
+// afterwards a client that remembers the ids it has seen drops the repetition. Without it
+// the id is a UUIDv7.
 func EventID(id proto.EventID) Option {
-	return func(m *proto.Message) error {
+	return func(m *draft) error {
 		m.EventID = id
 		return id.Check()
 	}
 }
 
 // Live says that the event may be lost when a client is away for a moment: it is
-// neither numbered nor stored. In this version all events are live.
-func Live() Option { return func(*proto.Message) error { return nil } }
+// neither numbered nor kept, and costs a third. For what is outdated in a second, such as
+// that somebody is typing. Events for one client are always live.
+func Live() Option {
+	return func(m *draft) error {
+		m.live = true
+		return nil
+	}
+}
 
 // Send tells the target that something happened. data is any JSON value; a
-// json.RawMessage goes through byte for byte. Without a deadline in ctx it takes at most
-// a few seconds. The error is one of this package's,
-// with the target in its text; only ErrUnavailable is worth another try.
-func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...Option) (Receipt, error) {
+// json.RawMessage goes through byte for byte. An event for a room, a user or everyone is
+// durable unless it is Live: numbered in its room and kept for a while (Settings.History),
+// so that clients that were away get it when they come back. While Redis is away it is
+// tried again for ten seconds or until ctx ends; a live event is tried once.
+//
+// The error is one of this package's, with the target in its text; only ErrUnavailable is
+// worth another try.
+func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...Option) (r Receipt, err error) {
 	m, b, err := message(to, event, data, opts)
 	if err != nil {
 		return Receipt{}, err
 	}
-	r := Receipt{EventID: m.EventID}
-	if r.Receivers, err = e.publish(ctx, e.channel(to), b); err != nil {
+	if room := to.Room(); room != "" && !m.live {
+		r, err = e.durable(ctx, room, m.Message)
+	} else {
+		r.EventID = m.EventID
+		r.Receivers, err = e.publish(ctx, e.channel(to), b)
+	}
+	if err != nil {
 		e.failed.Add(1)
 		return r, fmt.Errorf("emitter: send %q to %s: %w", event, to, err)
 	}
 	e.sent.Add(1)
-	if r.Receivers > 0 {
+	if r.Receivers > 0 || r.Duplicate {
 		return r, nil
 	}
 	e.unheard.Add(1)
@@ -205,10 +245,8 @@ func (e *Emitter) channel(to proto.Target) string {
 }
 
 func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, error) {
-	if !e.agreed.Load() {
-		if err := e.Check(ctx); err != nil {
-			return 0, err
-		}
+	if err := e.agree(ctx); err != nil {
+		return 0, err
 	}
 	publish := e.rdb.Publish
 	if e.at.Ways() == Sharded {

@@ -17,11 +17,11 @@ import (
 // Message is the event that Send publishes, for nodes. An error is ErrInvalid.
 func Message(to proto.Target, event proto.EventName, data any, opts ...Option) (proto.Message, error) {
 	m, _, err := message(to, event, data, opts)
-	return m, err
+	return m.Message, err
 }
 
-// message is the event, and its bytes on the bus.
-func message(to proto.Target, event proto.EventName, data any, opts []Option) (m proto.Message, b []byte, err error) {
+// message is the event, and its bytes on the bus if it is live.
+func message(to proto.Target, event proto.EventName, data any, opts []Option) (m draft, b []byte, err error) {
 	m.Event.Event, m.Time = event, time.Now().UnixMilli()
 	m.Client, _ = to.Client()
 	for _, o := range opts {
@@ -35,10 +35,10 @@ func message(to proto.Target, event proto.EventName, data any, opts []Option) (m
 	encoded, derr := encode(data)
 	m.Data = encoded
 	if err = errors.Join(err, derr, to.Check(), event.CheckSent()); err != nil {
-		return proto.Message{}, nil, fmt.Errorf("%w: %q to %s: %w", ErrInvalid, event, to, err)
+		return draft{}, nil, fmt.Errorf("%w: %q to %s: %w", ErrInvalid, event, to, err)
 	}
-	if b = proto.AppendMessage(nil, m); len(b) > MaxEvent {
-		return proto.Message{}, nil, fmt.Errorf("%w: %q to %s has %d bytes, at most %d are allowed", ErrTooLarge, event, to, len(b), MaxEvent)
+	if b = proto.AppendMessage(nil, m.Message); len(b) > MaxEvent {
+		return draft{}, nil, fmt.Errorf("%w: %q to %s has %d bytes, at most %d are allowed", ErrTooLarge, event, to, len(b), MaxEvent)
 	}
 	return m, b, nil
 }
@@ -47,7 +47,7 @@ func message(to proto.Target, event proto.EventName, data any, opts []Option) (m
 // id is marked and bound to its user, so that a till can never take the id of a
 // Sale service, nor of another till's user.
 func FromClient(user proto.UserID, id proto.EventID) Option {
-	return func(m *proto.Message) error {
+	return func(m *draft) error {
 		if id == "" {
 			return nil
 		}
@@ -60,7 +60,7 @@ func FromClient(user proto.UserID, id proto.EventID) Option {
 // Asking wants to know, for nodes, whether the client is really there: its node answers
 // into the inbox of the node that asks.
 func Asking(id proto.AskID) Option {
-	return func(m *proto.Message) error {
+	return func(m *draft) error {
 		m.Ask = id
 		return proto.ClientID(id).Check()
 	}

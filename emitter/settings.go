@@ -60,6 +60,8 @@ type Settings struct {
 	TLS      bool
 	Prefix   string // of all names on Redis; "sg" when empty
 	PubSub   PubSub // "auto" when empty
+	// Histories say how much is kept of which rooms; DefaultHistory of all others.
+	Histories []History
 }
 
 // EnvPrefix begins the name of every variable of Settings.
@@ -67,7 +69,7 @@ const EnvPrefix = "APP_ENV_WEBSOCKET_REDIS_"
 
 // EnvNames are the variables that SettingsFromEnv reads, without EnvPrefix.
 func EnvNames() []string {
-	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "PREFIX", "PUBSUB"}
+	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "PREFIX", "PUBSUB", "HISTORY"}
 }
 
 // SettingsFromEnv reads APP_ENV_WEBSOCKET_REDIS_*. Its error names every variable
@@ -100,6 +102,13 @@ func SettingsFromEnv() (Settings, error) {
 	}
 	if strings.ContainsAny(s.Prefix, "{}*?[]\\ $") || proto.EventName(s.Prefix).Check() != nil {
 		wrong("PREFIX", "a short name without any of { } * ? [ ] \\ $ and spaces", s.Prefix)
+	}
+	if v := read("HISTORY", ""); v != "" {
+		all, err := ParseHistories(v)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%sHISTORY: %w", EnvPrefix, err))
+		}
+		s.Histories = all
 	}
 	host, port := read("HOST", ""), read("PORT", "")
 	addrs := read("ADDRS", "")

@@ -34,17 +34,33 @@ type Joined struct {
 	Done   bool         `json:"done"`
 }
 
-// A JoinedRoom is one room of a Joined. A live room keeps no history, so nothing
-// is ever recovered in it.
+// A JoinedRoom is one room of a Joined. Position is where the client stands before what
+// follows: where it wanted to go on if it recovered, so that being cut in the middle of
+// the replayed events loses nothing. A client that did not recover takes the present
+// state from the application, and then goes on from Position.
 type JoinedRoom struct {
-	Room      Room   `json:"room"`
-	Recovered bool   `json:"recovered"`
-	Reason    string `json:"reason,omitempty"`
-	Replayed  int    `json:"replayed"`
+	Room      Room     `json:"room"`
+	Position  Position `json:"position"`
+	Recovered bool     `json:"recovered"`        // nothing was missed, or it follows
+	Reason    Found    `json:"reason,omitempty"` // why it did not recover
+	Replayed  int      `json:"replayed"`         // events that follow
 }
 
-// ReasonLive says why a room was not recovered: it keeps no history.
-const ReasonLive = "live"
+// A Resync says that events of a room may be missing before Position. The client waits
+// After milliseconds, takes Position as its own, and then the present state from the
+// application. The other order would lose what happens in between.
+type Resync struct {
+	Room     Room     `json:"room"`
+	Position Position `json:"position"`
+	Reason   Found    `json:"reason"`
+	After    int      `json:"after"`
+}
+
+// A Skip says that the room went on with an event that this client does not get.
+type Skip struct {
+	Room     Room     `json:"room"`
+	Position Position `json:"position"`
+}
 
 // A DeniedRoom is a room that was not joined, and why.
 type DeniedRoom struct {
@@ -59,8 +75,11 @@ type Left struct {
 
 // An Ack answers a publish.
 type Ack struct {
-	EventID   EventID `json:"eventId"`
-	Receivers int     `json:"receivers"` // nodes that listen to the room
+	EventID   EventID  `json:"eventId"`
+	Receivers int      `json:"receivers"` // nodes that listen to the room
+	Sequence  uint64   `json:"sequence"`
+	Position  Position `json:"position"`
+	Duplicate bool     `json:"duplicate"` // it had been published before
 }
 
 // An Error says what was wrong with a frame. Code and Message are a line of the

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -15,8 +14,11 @@ import (
 // with different versions do not work on one Redis: the later one refuses to start.
 const Version = 1
 
-// MaxMessage is the largest message on the bus in bytes.
+// MaxMessage is the largest live message on the bus in bytes. The first line of a durable
+// one is longer by at most chainLen.
 const MaxMessage = 128 << 10
+
+const chainLen = maxEpoch + 16 + 2*tagLen + 4
 
 // A Message is an event on its way from an emitter to the nodes.
 //
@@ -29,7 +31,7 @@ const MaxMessage = 128 << 10
 // event before it.
 type Message struct {
 	Event
-	Previous string     // tag of the event before; empty for a live event
+	Previous Tag        // of the event before; of no meaning for a live event
 	Except   []ClientID // who shall not get it
 	Client   ClientID   // in a node's inbox: the one client that shall get it
 	Ask      AskID      // in a node's inbox: who wants to know whether that client is here
@@ -58,7 +60,13 @@ func malformed(format string, a ...any) error {
 func AppendMessage(dst []byte, m Message) []byte {
 	dst = append(dst, "E1 "...)
 	dst = append(dst, m.EventID...)
-	dst = append(dst, "\n{\"event\":"...)
+	return AppendBody(append(dst, '\n'), m)
+}
+
+// AppendBody appends the second line of a message. The first one of a durable event is
+// made where it is numbered, by a script on Redis.
+func AppendBody(dst []byte, m Message) []byte {
+	dst = append(dst, "{\"event\":"...)
 	dst = appendString(dst, string(m.Event.Event))
 	if m.Data != nil {
 		dst = append(dst, `,"data":`...)
@@ -86,14 +94,16 @@ func AppendMessage(dst []byte, m Message) []byte {
 	return append(dst, '}')
 }
 
-var sequenced = regexp.MustCompile(`^S1 ([A-Za-z]{1,32}) ([1-9][0-9]{0,15}) ([0-9a-f]{12}) ([0-9a-f]{12}) (\S+)$`)
-
 // DecodeMessage reads a message from the bus. Its data refers to b. An error wraps
 // ErrMalformed.
 func DecodeMessage(b []byte) (Message, error) {
 	var m Message
-	if len(b) > MaxMessage {
-		return m, malformed("%d bytes, at most %d are allowed", len(b), MaxMessage)
+	most := MaxMessage
+	if bytes.HasPrefix(b, []byte("S1 ")) {
+		most += chainLen
+	}
+	if len(b) > most {
+		return m, malformed("%d bytes, at most %d are allowed", len(b), most)
 	}
 	first, body, ok := bytes.Cut(b, []byte{'\n'})
 	if !ok {
@@ -102,12 +112,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	head := unsafe.String(unsafe.SliceData(first), len(first))
 	if id, live := strings.CutPrefix(head, "E1 "); live {
 		m.EventID = EventID(id)
-	} else if s := sequenced.FindStringSubmatch(head); s != nil {
-		m.Sequence, _ = strconv.ParseUint(s[2], 10, 64)
-		m.Previous = s[3]
-		m.Position = s[1] + "." + s[2] + "." + s[4]
-		m.EventID = EventID(s[5])
-	} else {
+	} else if !m.sequenced(head) {
 		return m, malformed("unknown first line")
 	}
 	if m.EventID.checkGrammar() != nil {
@@ -120,6 +125,30 @@ func DecodeMessage(b []byte) (Message, error) {
 		return m, malformed("%w", err)
 	}
 	return m, nil
+}
+
+// sequenced reads the first line of a durable event.
+func (m *Message) sequenced(head string) (ok bool) {
+	var word [6]string
+	for i := range word[:5] {
+		if word[i], head, ok = strings.Cut(head, " "); !ok {
+			return false
+		}
+	}
+	if word[5] = head; word[0] != "S1" {
+		return false
+	}
+	if m.Position, ok = position(word[1], word[2], word[4]); !ok || m.Position.Sequence == 0 {
+		return false
+	}
+	m.Previous, ok = parseTag(word[3])
+	m.EventID = EventID(word[5])
+	return ok
+}
+
+// Follows says whether the event is the next one after a position.
+func (m *Message) Follows(at Position) bool {
+	return m.Position.Epoch == at.Epoch && m.Position.Sequence == at.Sequence+1 && m.Previous == at.Tag
 }
 
 func (m *Message) field(key string, value []byte) (err error) {
@@ -186,6 +215,18 @@ func (l Layout) Channel(r Room) string { return l.name(string(r), "ch") }
 
 // Inbox is where events for the clients of one node are published.
 func (l Layout) Inbox(n NodeID) string { return l.name("$node:"+string(n), "ch") }
+
+// Position is the string that holds a durable room's position.
+func (l Layout) Position(r Room) string { return l.name(string(r), "at") }
+
+// Log is the list of a durable room's last events, as they were published.
+func (l Layout) Log(r Room) string { return l.name(string(r), "log") }
+
+// Once is the string that says what became of an event, for its sender's next try.
+func (l Layout) Once(r Room, id EventID) string { return l.name(string(r), "id:"+string(id)) }
+
+// Snapshot is the string that holds a room's snapshot.
+func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }
 
 // Config is the hash that says how this Redis is used: see emitter.Join.
 func (l Layout) Config() string { return l.name("$ctl", "cfg") }

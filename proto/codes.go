@@ -13,10 +13,12 @@ const (
 	CodeForbidden            ErrorCode = "forbidden"
 	CodeBadName              ErrorCode = "bad_name"
 	CodeReserved             ErrorCode = "reserved"
+	CodeBadPosition          ErrorCode = "bad_position"
 	CodeTooManyRooms         ErrorCode = "too_many_rooms"
 	CodeRoomLimit            ErrorCode = "room_limit"
 	CodeSuperseded           ErrorCode = "superseded"
 	CodeTooLarge             ErrorCode = "too_large"
+	CodeReused               ErrorCode = "event_id_reused"
 	CodeBusy                 ErrorCode = "busy"
 	CodeUnavailable          ErrorCode = "unavailable"
 	CodeUnknownEvent         ErrorCode = "unknown_event"
@@ -43,11 +45,13 @@ var Errors = []ErrorInfo{
 	{CodeAuthError, "Authentication error", true},
 	{CodeForbidden, "Not allowed", false},
 	{CodeBadName, "Bad name", false},
+	{CodeBadPosition, "Bad position", false},
 	{CodeReserved, "Reserved name", false},
 	{CodeTooManyRooms, "Too many rooms in one frame", false},
 	{CodeRoomLimit, "Too many rooms on this connection", false},
 	{CodeSuperseded, "Overtaken by a later frame", false},
 	{CodeTooLarge, "Too large", false},
+	{CodeReused, "Event id used for another event", false},
 	{CodeBusy, "Too many requests under way", true},
 	{CodeUnavailable, "Not available at the moment", true},
 	{CodeUnknownEvent, "Unknown event", false},

@@ -32,13 +32,15 @@ const (
 	EventError     EventName = "error"
 	EventDegraded  EventName = "degraded"
 	EventRestored  EventName = "restored"
+	EventResync    EventName = "resync"
+	EventSkip      EventName = "skip"
 )
 
 // spoken are the events that nodes say by themselves, or will: nobody else may send one,
-// or a client could not tell which is which. The last seven are for what is to come.
+// or a client could not tell which is which. The last five are for what is to come.
 var spoken = []EventName{
-	EventConnected, EventRefreshed, EventJoined, EventLeft, EventAck, EventError, EventDegraded, EventRestored,
-	"resync", "skip", "presence", "reconnect", "encrypted", "auth.revoked", "room.access.revoked",
+	EventConnected, EventRefreshed, EventJoined, EventLeft, EventAck, EventError, EventDegraded, EventRestored, EventResync, EventSkip,
+	"presence", "reconnect", "encrypted", "auth.revoked", "room.access.revoked",
 }
 
 // CheckSent says whether somebody may send an event of this name to clients.
@@ -118,14 +120,22 @@ func asFrameError(err error, subject, id string) *FrameError {
 // An Authenticate is the data of the first frame. Further keys are the
 // application's.
 type Authenticate struct {
-	Token string
+	Token    string
+	Previous ClientID // of the client's connection before this one, or empty
 }
 
 // Authenticate reads the data of an authenticate frame.
 func (f Frame) Authenticate() (a Authenticate, err error) {
 	err = f.fields(func(key string, value []byte) (err error) {
-		if key == "token" {
+		var s string
+		switch key {
+		case "token":
 			a.Token, err = stringOf("token", value)
+		case "previous":
+			if s, err = stringOf("previous", value); err == nil {
+				a.Previous = ClientID(s)
+				err = a.Previous.Check()
+			}
 		}
 		return err
 	})
@@ -253,9 +263,8 @@ type Event struct {
 	Data     json.RawMessage // one JSON value; nil when there is none
 	Room     Room            // empty when it goes to one client
 	EventID  EventID
-	Sequence uint64 // 0 for a live event
-	Position string // empty for a live event
-	Time     int64  // milliseconds since 1970 at the sender; 0 when unknown
+	Position Position // zero for a live event
+	Time     int64    // milliseconds since 1970 at the sender; 0 when unknown
 }
 
 // AppendEvent appends the frame that tells a client of e. It only copies: the
@@ -275,11 +284,11 @@ func AppendEvent(dst []byte, e Event) []byte {
 		dst = append(dst, `,"eventId":`...)
 		dst = appendString(dst, string(e.EventID))
 	}
-	if e.Sequence != 0 {
+	if !e.Position.IsZero() {
 		dst = append(dst, `,"sequence":`...)
-		dst = strconv.AppendUint(dst, e.Sequence, 10)
-		dst = append(dst, `,"position":`...)
-		dst = appendString(dst, e.Position)
+		dst = strconv.AppendUint(dst, e.Position.Sequence, 10)
+		dst = append(dst, `,"position":"`...)
+		dst = append(e.Position.Append(dst), '"')
 	}
 	if e.Time != 0 {
 		dst = append(dst, `,"time":`...)

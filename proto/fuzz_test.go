@@ -58,7 +58,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		if frame := proto.AppendEvent(nil, m.Event); !utf8.Valid(frame) || !json.Valid(frame) {
 			t.Fatalf("%q makes the frame %q", b, frame)
 		}
-		if m.Sequence != 0 {
+		if !m.Position.IsZero() {
 			return
 		}
 		again, err := proto.DecodeMessage(proto.AppendMessage(nil, m))

@@ -42,3 +42,14 @@ func NewEventID() EventID {
 
 // random is n characters of a to z and 2 to 7, five random bits each.
 func random(n int) string { return strings.ToLower(rand.Text()[:n]) }
+
+// NewEpoch names a new incarnation of a room: 8 letters.
+func NewEpoch() string {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	var b [8]byte
+	rand.Read(b[:])
+	for i := range b {
+		b[i] = letters[int(b[i])%len(letters)]
+	}
+	return string(b[:])
+}

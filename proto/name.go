@@ -36,22 +36,22 @@ const MaxEventID = 128
 // literal names "$broadcast" and "$user" (Room.Public).
 const (
 	Broadcasts Room = "$broadcast"
-	ownUser    Room = "$user"
+	OwnUser    Room = "$user"
 )
 
 // UserRoom is the system room in which all connections of a user are.
-func UserRoom(u UserID) Room { return ownUser + ":" + Room(u) }
+func UserRoom(u UserID) Room { return OwnUser + ":" + Room(u) }
 
 // User is the user whose room r is.
 func (r Room) User() (UserID, bool) {
-	u, ok := strings.CutPrefix(string(r), string(ownUser)+":")
+	u, ok := strings.CutPrefix(string(r), string(OwnUser)+":")
 	return UserID(u), ok
 }
 
 // Public is the room's name as its members see it: a user's own room is "$user".
 func (r Room) Public() Room {
 	if _, ok := r.User(); ok {
-		return ownUser
+		return OwnUser
 	}
 	return r
 }

@@ -620,7 +620,7 @@ func TestNewcomersAreToldToo(t *testing.T) {
 	if _, err := n.SendToRoom(t.Context(), "orders", "e", 1); err != nil {
 		t.Fatal(err)
 	}
-	c.Expect(t, "e")
+	until(t, c, "e") // after a resync of what was lost
 }
 
 func TestEmbeddedNode(t *testing.T) {

@@ -41,6 +41,11 @@ type Receiver interface {
 	Flush()
 	// Subscribed says that the room is heard from now on.
 	Subscribed(proto.Room)
+	// Replied gets what Redis answered to a Read, once for each.
+	Replied(r proto.Room, since proto.Position, order bool, p proto.Page)
+	// Due are the rooms to be checked now; Checked gets where Redis has them.
+	Due() []proto.Room
+	Checked(r proto.Room, top proto.Position)
 	// ReceiveClient gets an event for one client.
 	ReceiveClient(proto.ClientID, proto.Event)
 	// SendToClient writes an event to one client now, and says whether it took it.
@@ -65,6 +70,7 @@ type Bus struct {
 	metrics *metrics
 
 	subs    subscriptions
+	reads   reads
 	answers chan proto.Answer
 	began   time.Time
 	heard   atomic.Int64 // when something last came, nanoseconds since began
@@ -86,6 +92,7 @@ func New(node proto.NodeID, at emitter.Settings, ignis bool, e *emitter.Emitter,
 	o.Dialer = b.dialer(redis.NewDialer(o))
 	b.rdb = redis.NewClient(o)
 	b.subs.init()
+	b.reads.wake = make(chan struct{}, 1)
 	b.metrics = newMetrics(reg, b)
 	return b
 }
@@ -107,6 +114,8 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	b.flush = dst.Flush
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { b.answer(ctx); return nil })
+	g.Go(func() error { b.readLog(ctx, dst); return nil })
+	g.Go(func() error { b.check(ctx, dst); return nil })
 	g.Go(func() error { return b.run(ctx, dst) })
 	return g.Wait()
 }

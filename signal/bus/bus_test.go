@@ -62,6 +62,14 @@ func (r *receiver) SendToClient(id proto.ClientID, e proto.Event) bool {
 	return slices.Contains(r.clients, id)
 }
 
+func (r *receiver) Replied(room proto.Room, since proto.Position, order bool, p proto.Page) {
+	r.add("replied %s since %q order %v: %s %s, %d events", room, since, order, p.Found, p.Top, len(p.Events))
+}
+
+func (r *receiver) Due() []proto.Room { return nil }
+
+func (r *receiver) Checked(room proto.Room, top proto.Position) { r.add("checked %s %s", room, top) }
+
 func (r *receiver) count(line string) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

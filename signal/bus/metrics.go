@@ -10,6 +10,7 @@ type metrics struct {
 	rooms, inbox, ignis prometheus.Counter
 	malformed           prometheus.Counter
 	interruptions       prometheus.Counter
+	reads               *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
@@ -30,7 +31,10 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 		interruptions: counter("signal_bus_interruptions_total",
 			"How often Redis was lost. Live events published until it is back are lost."),
 	}
-	reg.MustRegister(received,
+	m.reads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signal_history_reads_total", Help: "Reads of what follows a position, by what was found of it.",
+	}, []string{"result"})
+	reg.MustRegister(received, m.reads,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_up", Help: "1 while everything wanted on Redis is heard."}, b.health.isUp),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "signal_bus_away_seconds_total", Help: "Seconds without Redis since it was first there."},
 			func() float64 { return b.health.seconds(time.Now()) }),

@@ -1,33 +1,29 @@
 package hub
 
-import "github.com/signal-team/signal/signal/room"
+import (
+	"math/rand/v2"
 
-// Who is behind. A member whose connection did not take all of a batch gets a cursor of
-// its own and is left alone until the connection has drained; then its client has its
-// turns, in which each room of its list is served from the member's cursor to the
-// shard's. What fell off the ring meanwhile is counted and lost, since it is live. So a
-// slow client costs a cursor, and the others nothing (TestSlowClientCostsTheOthersNothing,
-// TestBehindServedInOrder).
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/room"
+)
+
+// Who is behind. A member whose connection did not take all of a batch, or that joined from
+// an earlier position, has a cursor of its own. While its connection is blocked it is left
+// alone; then its client has its turns, in which each room of its list is served from
+// the member's cursor to the shard's. What fell off the ring meanwhile is on Redis: the
+// member waits for a page, and if Redis has it no more it is told so. What was live is
+// counted and lost. So a slow client costs a cursor, and the others nothing
+// (TestSlowClientCostsTheOthersNothing, TestBehindServedInOrder).
 
 // block says that the member's connection takes nothing more until it has drained.
-func (s *shard) block(m *member, at room.Cursor) {
+func (s *shard) block(m *member, at room.Reader) {
 	m.client.blocked = true
-	s.behind(m, at)
-}
-
-// behind gives the member a cursor of its own, from which it is served later.
-func (s *shard) behind(m *member, at room.Cursor) {
-	p := s.parts[m.local]
-	if m.own {
-		m.cursor = at
-	} else {
-		p.leaveBehind(m, at)
-	}
+	s.parts[m.local].leaveBehind(m, at)
 	m.list()
 }
 
 // list lets the member be served when its client has a turn. Every member with a cursor of
-// its own is either listed or follows the pass at its end.
+// its own is listed, or follows the pass at its end, or waits for a page.
 func (m *member) list() {
 	if !m.listed {
 		m.listed = true
@@ -35,7 +31,7 @@ func (m *member) list() {
 	}
 }
 
-// ready queues a client whose connection has drained.
+// ready queues a client whose connection takes frames.
 func (s *shard) ready(c *Client) {
 	c.blocked = false
 	if !c.queued {
@@ -53,7 +49,7 @@ func (c *Client) turn(s *shard) (again bool) {
 		c.behind[last] = nil
 		c.behind = c.behind[:last]
 		m.listed = false
-		if m.index >= 0 && m.own && !m.gone.Load() {
+		if m.index >= 0 && m.own != nil && !m.gone.Load() {
 			s.serve(m)
 		}
 	}
@@ -71,32 +67,130 @@ func (c *Client) turn(s *shard) (again bool) {
 
 // serve writes one batch of what the member does not have, up to where its part is.
 func (s *shard) serve(m *member) {
-	p := s.parts[m.local]
-	if m.cursor < p.at {
+	p, o := s.parts[m.local], m.own
+	if o.asked {
+		return // the page serves it
+	}
+	if o.InLog || o.Cursor < p.at {
 		pass := s.borrow()
 		defer s.giveBack(pass)
-		entries, missed := p.local.between(pass.batch.Entries, m.cursor, p.at)
+		entries, to, lost, missed := p.local.seek(pass.batch.Entries, m, o.Reader, p.at)
 		s.counted.slow += missed
-		m.cursor += room.Cursor(missed)
+		o.Reader = to
+		switch {
+		case lost != "":
+			s.tell(m, lost)
+			return
+		case to.InLog:
+			return // until the page comes, or the room gets as far
+		}
 		pass.batch.Entries = entries
 		if len(entries) > 0 {
 			pass.join()
-			taken := s.writeExcept(m, &pass.batch)
-			m.cursor += room.Cursor(taken)
-			if taken < len(entries) {
-				s.block(m, m.cursor)
+			if !s.advance(m, &pass.batch) {
 				return
 			}
 		}
-		if m.cursor < p.at {
+		if o.Cursor < p.at {
 			m.list() // another batch
 			return
 		}
 	}
-	if m.cursor == p.at && p.pass == nil {
+	if o.Cursor == p.at && p.pass == nil {
 		p.catchUp(m)
 		if len(p.own) == 0 {
 			s.took(p) // the room need not keep anything
 		}
 	} // else the pass under way serves it at its end
+}
+
+// advance writes what comes after the member's cursor, and says whether it took all.
+func (s *shard) advance(m *member, b *Batch) bool {
+	o := m.own
+	live := 0
+	if o.live > o.Cursor {
+		live = int(o.live - o.Cursor)
+	}
+	taken := s.writeEach(m, b, live)
+	o.Cursor += room.Cursor(taken)
+	o.At = after(o.At, b.Entries[:taken])
+	if taken < len(b.Entries) {
+		s.block(m, o.Reader)
+		return false
+	}
+	return true
+}
+
+// tell says to a member that events may be missing before where it is now.
+func (s *shard) tell(m *member, why proto.Found) {
+	e := room.Entry{Resync: why, Position: m.own.At}
+	e.Frame = s.resync(m, why, e.Position)
+	m.conn.Answer(e.Frame)
+	m.list()
+}
+
+// resyncs is how many clients a second shall ask an application for its present state.
+const resyncs = 500
+
+// resync tells a member that events may be missing. Where there are many, each gets another
+// time to wait, or all would ask the application at once.
+func (s *shard) resync(m *member, why proto.Found, at proto.Position) []byte {
+	spread := m.local.size() * 1000 / resyncs // milliseconds
+	return proto.EncodeFrame(proto.EventResync, proto.Resync{
+		Room: m.local.name.Public(), Position: at, Reason: why, After: rand.IntN(spread + 1),
+	}, "")
+}
+
+// A page is what Redis has after a position, for the members of one shard that wait for it.
+type page struct {
+	local   *local
+	since   proto.Position
+	verdict room.Verdict
+	entries []room.Entry
+	members []*member
+}
+
+// of is the page for one shard.
+func (g page) of(shard int) page {
+	all := g.members
+	g.members = nil
+	for _, m := range all {
+		if m.client.shard.index == shard {
+			g.members = append(g.members, m)
+		}
+	}
+	return g
+}
+
+// do serves the members. What a connection does not take is dropped: the member stands where
+// it has got to, and asks again when it has drained.
+func (g page) do(s *shard) {
+	s.answer()
+	b := Batch{Entries: g.entries}
+	p := pass{batch: b}
+	p.join()
+	for _, m := range g.members {
+		o := m.own
+		if o == nil || !o.asked || o.At != g.since || m.gone.Load() {
+			continue // it has left, or gone elsewhere
+		}
+		o.asked = false
+		switch {
+		case g.verdict.Found != proto.OK:
+			o.Reader = g.verdict.Reader
+			s.tell(m, g.verdict.Found)
+		case !g.verdict.InLog: // the ring has it by now
+			o.Reader = g.verdict.Reader
+			m.list()
+		default:
+			at := o.Cursor
+			whole := s.advance(m, &p.batch)
+			if o.Cursor = at; whole { // only a time
+				m.list()
+			}
+		}
+		if !m.client.blocked {
+			s.ready(m.client)
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 // keep their order. Its calls may come from any goroutine.
 type Client struct {
 	id    proto.ClientID
+	was   proto.ClientID // the client's connection before this one, or empty
 	conn  Conn
 	hub   *Hub
 	shard *shard
@@ -38,17 +39,24 @@ type member struct {
 	gone   atomic.Bool // left or closed: no byte of the room is written any more
 
 	// Of the shard alone.
-	listed bool        // it stands in client.behind
-	own    bool        // it is not where its part is, but at cursor
-	cursor room.Cursor // while own
-	index  int32       // place in its part, -1 when in none
-	place  int32       // while own: place in the part's own
+	listed bool  // it stands in client.behind
+	own    *own  // nil while it is where its part is
+	index  int32 // place in its part, -1 when in none
 }
 
-// Add makes a client known: from now on SendToClient reaches it.
-func (h *Hub) Add(id proto.ClientID, conn Conn) *Client {
+// An own is a member's cursor of its own.
+type own struct {
+	room.Reader
+	live  room.Cursor // where its live events begin: there it joined
+	place int32       // in the part's own
+	asked bool        // Redis is asked: a page will come
+}
+
+// Add makes a client known: from now on SendToClient reaches it. An event that leaves out
+// the client's connection before this one leaves out this one too; was may be empty.
+func (h *Hub) Add(id, was proto.ClientID, conn Conn) *Client {
 	h.mu.Lock()
-	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)]}
+	c := &Client{id: id, was: was, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)]}
 	h.added++
 	h.clients[id] = c
 	h.mu.Unlock()
@@ -70,12 +78,19 @@ func (c *Client) Drained() { c.shard.drain(c) }
 // outstanding is how many joins of one client may wait for their rooms.
 const outstanding = 32
 
+// A JoinRoom is a room, and a position from which a client wants the events that it has
+// missed; none when Since is zero.
+type JoinRoom struct {
+	Room  proto.Room
+	Since proto.Position
+}
+
 // Join makes the client a member of rooms. For each room its shard writes, as the
 // room takes effect, a joined frame that repeats id; the last one is done and names
 // the denied as well. A room that is left again before it took effect is denied as
 // superseded. The caller has checked names and rights. It is false, and nothing is
 // done, while 32 joins have not been answered yet.
-func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) bool {
+func (c *Client) Join(id string, rooms []JoinRoom, denied []proto.DeniedRoom) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -90,13 +105,14 @@ func (c *Client) Join(id string, rooms []proto.Room, denied []proto.DeniedRoom) 
 		return true
 	}
 	r := &reply{client: c, id: id, denied: denied, left: len(rooms)}
-	for _, name := range rooms {
+	for _, j := range rooms {
+		name := j.Room
 		i := c.find(name)
 		if i < 0 {
 			i = len(c.members)
 			c.members = append(c.members, &member{conn: c.conn, client: c, index: -1})
 		}
-		c.hub.enter(name, add{c.members[i], name, r})
+		c.hub.enter(name, add{member: c.members[i], name: name, since: j.Since, reply: r})
 	}
 	return true
 }

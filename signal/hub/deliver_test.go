@@ -25,14 +25,16 @@ func (c counter) Answer([]byte)          { c.n.Add(1) }
 // crowd is a running hub with one room of the given size, and a call that hands it
 // an event and returns when every member has it.
 func crowd(tb testing.TB, size int) (deliver func()) {
-	h := hub.New(&bus{subs: map[proto.Room]int{}}, prometheus.NewRegistry())
+	b := &bus{subs: map[proto.Room]int{}}
+	h := hub.New(b, prometheus.NewRegistry())
+	b.hub = h
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- h.Run(ctx) }()
 	tb.Cleanup(func() { stop(); <-ended })
 	var n atomic.Int64
 	for i := range size {
-		h.Add(proto.ClientID(fmt.Sprint(i)), counter{&n}).Join("", []proto.Room{"a"}, nil)
+		h.Add(proto.ClientID(fmt.Sprint(i)), "", counter{&n}).Join("", in("a"), nil)
 	}
 	h.Subscribed("a")
 	await := func(want int64) {

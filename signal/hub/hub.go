@@ -52,11 +52,13 @@ type Batch struct {
 
 // A Subscriber brings what is published to a room: it calls Subscribed once the
 // room is heard, then Receive for each event. Each Subscribe is undone by one
-// Unsubscribe. Both only note what is wanted: they return at once and call nothing
-// back, so they may be called under a lock.
+// Unsubscribe. For each Read it calls Replied, with the same room, position and order, as
+// soon as Redis answers. All only note what is wanted: they return at once and call
+// nothing back, so they may be called under a lock.
 type Subscriber interface {
 	Subscribe(proto.Room)
 	Unsubscribe(proto.Room)
+	Read(r proto.Room, since proto.Position, order bool)
 }
 
 // A Hub is made by New and works while Run does.
@@ -144,17 +146,83 @@ func (h *Hub) send(c *Client, frame []byte) bool {
 //
 // Hot path: one frame is allocated (TestDeliverAllocs), and nothing waits.
 func (h *Hub) Receive(name proto.Room, m proto.Message) {
-	h.mu.RLock()
-	l := h.rooms[name]
-	h.mu.RUnlock()
+	l := h.local(name)
 	if l == nil {
 		return // the last member has just left
 	}
 	m.Room = name
-	for news, i := l.receive(m), 0; news != 0; news, i = news>>1, i+1 {
+	h.note(l, l.receive(m))
+}
+
+// note tells shards that there is news.
+func (h *Hub) note(l *local, news uint64) {
+	for i := 0; news != 0; news, i = news>>1, i+1 {
 		if news&1 != 0 {
 			h.shards[i].note(l)
 		}
+	}
+}
+
+// Replied takes Redis' answer to a Read.
+func (h *Hub) Replied(name proto.Room, since proto.Position, order bool, p proto.Page) {
+	l := h.local(name)
+	if l == nil {
+		return
+	}
+	news, ready := l.replied(since, order, p)
+	h.note(l, news)
+	for _, c := range ready {
+		h.command(l, c)
+	}
+	h.Flush()
+}
+
+// command gives a command to its shard, or to all that have a part in it.
+func (h *Hub) command(l *local, c command) {
+	switch c := c.(type) {
+	case add:
+		c.member.client.shard.command(c)
+	case page:
+		for i, s := range h.shards {
+			if of := c.of(i); len(of.members) > 0 {
+				s.command(of)
+			}
+		}
+	}
+}
+
+// local is a room with members on this node, or nil.
+func (h *Hub) local(name proto.Room) *local {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.rooms[name]
+}
+
+// checkEvery is how many ticks pass between two checks of a room without events.
+const (
+	checkEvery = 6
+	quietAfter = 120
+)
+
+// Due are the rooms whose position is to be checked with this tick, of which there is one in
+// five seconds: of those that have had an event within ten minutes but none since the last
+// tick all, of the others every sixth.
+func (h *Hub) Due() (due []proto.Room) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for name, l := range h.rooms {
+		if l.due() {
+			due = append(due, name)
+		}
+	}
+	return due
+}
+
+// Checked says where Redis has a room, zero when it knows of none: if that is elsewhere, the
+// room is healed.
+func (h *Hub) Checked(name proto.Room, top proto.Position) {
+	if l := h.local(name); l != nil {
+		l.checked(top)
 	}
 }
 
@@ -190,14 +258,12 @@ func (h *Hub) Flush() {
 
 // Subscribed says that the room is heard from now on: who waits for it is in.
 func (h *Hub) Subscribed(name proto.Room) {
-	h.mu.RLock()
-	l := h.rooms[name]
-	h.mu.RUnlock()
+	l := h.local(name)
 	if l == nil {
 		return
 	}
-	for _, a := range l.opened() {
-		a.member.client.shard.command(a)
+	for _, c := range l.opened() {
+		h.command(l, c)
 	}
 }
 
@@ -209,7 +275,7 @@ func (h *Hub) enter(name proto.Room, a add) {
 		h.mu.Lock()
 		l := h.rooms[name]
 		if l == nil {
-			l = newLocal(name, len(h.shards), h.budget)
+			l = newLocal(name, h)
 			h.rooms[name] = l
 			h.bus.Subscribe(name) // before anyone can leave it
 		}
@@ -218,7 +284,7 @@ func (h *Hub) enter(name proto.Room, a add) {
 			h.forget(l)
 		}
 	}
-	if m.local.await(a) {
+	if a, now := m.local.await(a); now {
 		m.client.shard.command(a)
 	}
 }

@@ -27,8 +27,10 @@ type frame struct {
 	Event   string
 	Room    proto.Room
 	ID      string
-	EventID string
+	EventID proto.EventID
 	Data    json.RawMessage
+
+	Position proto.Position
 }
 
 func (f frame) joined(t testing.TB) (j proto.Joined) {
@@ -142,10 +144,31 @@ func (c *conn) got(t testing.TB) (frames []frame) {
 	return frames
 }
 
-// bus counts what is subscribed.
+// in is rooms without a position.
+func in(names ...proto.Room) []hub.JoinRoom {
+	all := make([]hub.JoinRoom, len(names))
+	for i, n := range names {
+		all[i].Room = n
+	}
+	return all
+}
+
+// bus counts what is subscribed, and answers reads at once: rooms are where they began.
 type bus struct {
+	hub  *hub.Hub
 	mu   sync.Mutex
 	subs map[proto.Room]int
+}
+
+// began is where all rooms are.
+var began = proto.Position{Epoch: "abcdefgh", Tag: proto.Tag([]byte("0123456789ab"))}
+
+func (b *bus) Read(r proto.Room, since proto.Position, order bool) {
+	found := proto.OK
+	if since.IsZero() {
+		found = proto.Fresh
+	}
+	go b.hub.Replied(r, since, order, proto.Page{Found: found, Top: began})
 }
 
 func (b *bus) Subscribe(r proto.Room)   { b.add(r, 1) }
@@ -162,6 +185,7 @@ func with(t *testing.T, test func(*testing.T, *hub.Hub, *bus, *prometheus.Regist
 	synctest.Test(t, func(t *testing.T) {
 		b, reg := &bus{subs: map[proto.Room]int{}}, prometheus.NewRegistry()
 		h := hub.New(b, reg)
+		b.hub = h
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- h.Run(ctx) }()
@@ -196,7 +220,7 @@ func TestEachMemberGetsOneCopyInOrder(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var conns [7]conn
 		for i := range conns {
-			h.Add(proto.ClientID(fmt.Sprint("c", i)), &conns[i]).Join("j", []proto.Room{"a", "b"}, nil)
+			h.Add(proto.ClientID(fmt.Sprint("c", i)), "", &conns[i]).Join("j", in("a", "b"), nil)
 		}
 		h.Subscribed("a")
 		h.Subscribed("b")
@@ -238,8 +262,8 @@ func TestEachMemberGetsOneCopyInOrder(t *testing.T) {
 func TestJoinWaitsUntilTheRoomIsHeard(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var c conn
-		cl := h.Add("c", &c)
-		cl.Join("1", []proto.Room{"a", "b"}, []proto.DeniedRoom{{Room: "x", Code: proto.CodeForbidden}})
+		cl := h.Add("c", "", &c)
+		cl.Join("1", in("a", "b"), []proto.DeniedRoom{{Room: "x", Code: proto.CodeForbidden}})
 		synctest.Wait()
 		if got := c.got(t); len(got) != 0 {
 			t.Fatalf("before the room is heard: %v", got)
@@ -259,7 +283,7 @@ func TestJoinWaitsUntilTheRoomIsHeard(t *testing.T) {
 		if j := got[0].joined(t); len(got) != 1 || !j.Done || j.Rooms[0].Room != "b" || len(j.Denied) != 1 || j.Denied[0].Room != "x" {
 			t.Fatalf("after b is heard: %+v", got)
 		}
-		cl.Join("2", []proto.Room{"a"}, nil)
+		cl.Join("2", in("a"), nil)
 		synctest.Wait()
 		if got = c.got(t); len(got) != 1 || got[0].ID != "2" || !got[0].joined(t).Done {
 			t.Fatalf("joined again: %+v", got)
@@ -275,9 +299,9 @@ func TestJoinWaitsUntilTheRoomIsHeard(t *testing.T) {
 func TestLeave(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var c, other conn
-		cl := h.Add("c", &c)
-		h.Add("other", &other).Join("", []proto.Room{"a"}, nil)
-		cl.Join("", []proto.Room{"a", "late"}, nil)
+		cl := h.Add("c", "", &c)
+		h.Add("other", "", &other).Join("", in("a"), nil)
+		cl.Join("", in("a", "late"), nil)
 		h.Subscribed("a")
 		cl.Leave("l", []proto.Room{"a", "late", "never"})
 		h.Subscribed("late") // must not bring it back
@@ -327,16 +351,16 @@ func TestInterleavings(t *testing.T) {
 			var (
 				rnd = rand.New(rand.NewPCG(uint64(run), 1))
 				c   conn
-				cl  = h.Add("c", &c)
+				cl  = h.Add("c", "", &c)
 				c2  conn // of a client that joins once, and stays
-				cl2 = h.Add("c2", &c2)
+				cl2 = h.Add("c2", "", &c2)
 				g   sync.WaitGroup
 			)
 			steps := []func(){
-				func() { cl.Join("j1", []proto.Room{"a"}, nil) },
+				func() { cl.Join("j1", in("a"), nil) },
 				func() { cl.Leave("l1", []proto.Room{"a"}) },
-				func() { cl.Join("j2", []proto.Room{"a"}, nil) },
-				func() { cl2.Join("", []proto.Room{"a"}, nil) },
+				func() { cl.Join("j2", in("a"), nil) },
+				func() { cl2.Join("", in("a"), nil) },
 				func() { h.Subscribed("a") },
 				func() { receive(h, "a", event("e")) },
 				func() { receive(h, "a", event("e")) },
@@ -408,15 +432,15 @@ func TestInterleavings(t *testing.T) {
 func TestWaitingIsBounded(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var stays conn
-		h.Add("stays", &stays).Join("", []proto.Room{"a"}, nil)
+		h.Add("stays", "", &stays).Join("", in("a"), nil)
 		var gone atomic.Int32
 		const clients = 100
 		for i := range clients {
 			c := &conn{}
 			runtime.AddCleanup(c, func(int) { gone.Add(1) }, 0)
-			cl := h.Add(proto.ClientID(fmt.Sprint(i)), c)
+			cl := h.Add(proto.ClientID(fmt.Sprint(i)), "", c)
 			for n := range 40 {
-				if taken := cl.Join("", []proto.Room{"a"}, nil); taken != (n < 32) {
+				if taken := cl.Join("", in("a"), nil); taken != (n < 32) {
 					t.Fatalf("join %d is taken: %t", n, taken)
 				}
 			}
@@ -438,7 +462,7 @@ func TestWaitingIsBounded(t *testing.T) {
 func TestSendToClient(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var c conn
-		cl := h.Add("c", &c)
+		cl := h.Add("c", "", &c)
 		if !h.SendToClient("c", proto.Event{Event: "e"}) || h.SendToClient("d", proto.Event{Event: "e"}) {
 			t.Error("want the client that is here to be reached, and no other")
 		}
@@ -447,7 +471,7 @@ func TestSendToClient(t *testing.T) {
 		}
 		cl.Close()
 		cl.Close()
-		cl.Join("", []proto.Room{"a"}, nil)
+		cl.Join("", in("a"), nil)
 		cl.Leave("", []proto.Room{"a"})
 		synctest.Wait()
 		if h.SendToClient("c", proto.Event{Event: "e"}) || len(c.got(t)) != 0 || len(b.subs) != 0 {

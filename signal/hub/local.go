@@ -10,20 +10,23 @@ import (
 )
 
 // A local is a room with members on this node: its order (room.Room), who reads it,
-// and who waits until it is heard. Its fields but name are guarded by mu.
+// and who waits: for the room to be open, that is heard and its position known, or for
+// what Redis knows of a position. Its fields but name and hub are guarded by mu.
 //
 // The wake-up cannot be lost: receive appends and notes in one step, take clears the
 // note and takes in one step, both under mu (TestWakeUp).
 type local struct {
-	name   proto.Room
-	budget *budget
+	name proto.Room
+	hub  *Hub
 
 	mu      sync.Mutex
 	room    room.Room
 	members int
-	heard   bool              // the bus listens to it
-	closed  bool              // the last member has left: it is not used again
-	waiting map[*member][]add // until heard
+	heard   bool                    // the bus listens to it
+	closed  bool                    // the last member has left: it is not used again
+	waiting []add                   // until it is open
+	asked   map[proto.Position]*ask // of Redis
+	quiet   uint16                  // ticks since the last durable event
 
 	listening uint64        // bit i: shard i has members
 	noted     uint64        // bit i: shard i knows that there is news
@@ -35,22 +38,46 @@ type local struct {
 // none is the least cursor where nobody is behind.
 const none room.Cursor = math.MaxUint64
 
-func newLocal(name proto.Room, shards int, b *budget) *local {
+func newLocal(name proto.Room, h *Hub) *local {
+	shards := len(h.shards)
 	cursors := make([]room.Cursor, 2*shards)
-	return &local{name: name, budget: b, taken: cursors[:shards:shards], least: cursors[shards:]}
+	return &local{name: name, hub: h, taken: cursors[:shards:shards], least: cursors[shards:]}
 }
 
-// receive appends the event and says which shards are to be told.
+// receive gives the event to the room and says which shards are to be told.
 func (l *local) receive(m proto.Message) (news uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.room.Receive(m)
+	if !m.Position.IsZero() {
+		l.quiet = 0
+	}
+	if !l.room.Receive(m) {
+		l.read()
+		return 0
+	}
+	return l.news()
+}
+
+// news notes that there are new entries and says which shards are to be told. It is called
+// with mu held.
+func (l *local) news() (news uint64) {
 	news = l.listening &^ l.noted
 	l.noted |= news
 	if l.listening == 0 {
-		l.room.Forget(l.room.Head()) // everyone is still on the way in
+		l.room.Forget(l.room.Head() - min(l.room.Head(), l.retained())) // everyone is still on the way in
 	}
 	return news
+}
+
+// read asks Redis for what the room wants to know. It is called with mu held, after
+// everything that may raise a doubt.
+func (l *local) read() {
+	if !l.heard {
+		return // what is read before the room is heard could miss what comes in between
+	}
+	if since, wanted := l.room.Read(); wanted {
+		l.hub.bus.Read(l.name, since, true)
+	}
 }
 
 // enter counts a member in, unless the room is closed.
@@ -65,30 +92,57 @@ func (l *local) enter(m *member) bool {
 	return true
 }
 
-// await says whether the add may go to its shard now; if not, opened returns it.
-func (l *local) await(a add) (now bool) {
+// await says whether the add may go to its shard now; if not, it will be among what opened
+// or replied return.
+func (l *local) await(a add) (_ add, now bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.heard {
-		return true
+	if !l.heard {
+		l.waiting = append(l.waiting, a)
+		return a, false
 	}
-	if l.waiting == nil {
-		l.waiting = map[*member][]add{}
+	if a, now = l.judge(a); !now {
+		l.read()
 	}
-	l.waiting[a.member] = append(l.waiting[a.member], a)
-	return false
+	return a, now
 }
 
-// opened says that the bus listens to the room, and returns who has waited for it.
-func (l *local) opened() (waited []add) {
+// judge says how the add takes effect, or lets it wait for Redis. It is called with mu held.
+func (l *local) judge(a add) (_ add, now bool) {
+	if a.verdict, now = l.room.Join(a.since); now {
+		return a, true
+	}
+	if !l.room.Opened() {
+		l.waiting = append(l.waiting, a)
+		l.room.Open(a.since)
+	} else {
+		next := l.ask(a.since)
+		next.adds = append(next.adds, a)
+	}
+	return a, false
+}
+
+// opened says that the bus listens to the room, and returns who goes in at once.
+func (l *local) opened() (ready []command) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heard = true
-	for _, adds := range l.waiting {
-		waited = append(waited, adds...)
-	}
+	l.room.Doubt() // what came while nobody listened is missing
+	ready = l.admit()
+	l.read()
+	return ready
+}
+
+// admit judges those who wait for the room to be open. It is called with mu held.
+func (l *local) admit() (ready []command) {
+	waited := l.waiting
 	l.waiting = nil
-	return waited
+	for _, a := range waited {
+		if a, now := l.judge(a); now {
+			ready = append(ready, a)
+		}
+	}
+	return ready
 }
 
 // lost says that the bus does not listen any more.
@@ -102,28 +156,38 @@ func (l *local) lost() {
 func (l *local) leave(m *member) (stranded []add, last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	stranded = l.waiting[m]
-	delete(l.waiting, m)
+	l.waiting, stranded = split(l.waiting, m, stranded)
+	for _, a := range l.asked {
+		a.now.adds, stranded = split(a.now.adds, m, stranded)
+		a.next.adds, stranded = split(a.next.adds, m, stranded)
+	}
 	l.members--
 	l.closed = l.members == 0
 	return stranded, l.closed
 }
 
-// head is the instant at which a join takes effect.
-func (l *local) head() room.Cursor {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.room.Head()
+// split takes a member's adds out of adds.
+func split(adds []add, m *member, out []add) (rest, _ []add) {
+	rest = adds[:0]
+	for _, a := range adds {
+		if a.member == m {
+			out = append(out, a)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	clear(adds[len(rest):])
+	return rest, out
 }
 
 // listen makes shard i a reader from now on, and says from where.
-func (l *local) listen(i int) room.Cursor {
+func (l *local) listen(i int) (room.Cursor, proto.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.listening |= 1 << i
 	l.noted &^= 1 << i
 	l.taken[i], l.least[i] = l.room.Head(), none
-	return l.taken[i]
+	return l.taken[i], l.room.At()
 }
 
 // ignore ends what listen began, and returns what took returns.
@@ -137,20 +201,33 @@ func (l *local) ignore(i int) (victims []*local) {
 
 // take clears shard i's note and gives what is new since its last pass, at most the
 // bytes of one batch; there may be more.
-func (l *local) take(dst []room.Entry, i int) (entries []room.Entry, from room.Cursor, missed int, more bool) {
+func (l *local) take(dst []room.Entry, i int) (entries []room.Entry, from room.Cursor, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.noted &^= 1 << i
-	entries, missed = l.room.From(dst, l.taken[i], l.room.Head(), batchBytes)
-	from = l.taken[i] + room.Cursor(missed)
-	return entries, from, missed, from+room.Cursor(len(entries)) < l.room.Head()
+	entries, from = l.room.From(dst, l.taken[i], l.room.Head(), batchBytes)
+	return entries, from, from+room.Cursor(len(entries)) < l.room.Head()
 }
 
-// between gives what stands between two cursors, at most the bytes of one batch.
-func (l *local) between(dst []room.Entry, from, to room.Cursor) (entries []room.Entry, missed int) {
+// seek says where a reader goes on, and gives what stands between it and the shard's cursor,
+// at most the bytes of one batch. What is on Redis it asks for: then page comes.
+func (l *local) seek(dst []room.Entry, m *member, from room.Reader, end room.Cursor) (entries []room.Entry, to room.Reader, lost proto.Found, missed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.room.From(dst, from, to, batchBytes)
+	to, lost, missed, ahead := l.room.Seek(from)
+	switch {
+	case lost != "":
+	case ahead:
+		l.room.Doubt() // its news wake the reader
+		l.read()
+	case to.InLog:
+		next := l.ask(to.At)
+		next.members = append(next.members, m)
+		m.own.asked = true
+	default:
+		entries, _ = l.room.From(dst, to.Cursor, end, batchBytes)
+	}
+	return entries, to, lost, missed
 }
 
 // took says how far shard i has got, and its slowest member. It returns the rooms that
@@ -162,7 +239,7 @@ func (l *local) took(i int, at, least room.Cursor) (victims []*local) {
 	return l.trim()
 }
 
-// release forgets what is only kept for members that are behind.
+// release forgets what is only kept for members that are behind or may come back.
 func (l *local) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,14 +248,25 @@ func (l *local) release() {
 	l.keep(0)
 }
 
-// trim forgets what all readers have taken. It is called with mu held.
+// trim forgets what all readers have taken, but what clients may come back for. It is called
+// with mu held.
 func (l *local) trim() (victims []*local) {
 	taken, least := l.readers()
-	l.room.Forget(min(taken, least))
-	if least < taken {
+	kept := taken - min(taken, l.retained())
+	l.room.Forget(min(kept, least))
+	if kept < taken || least < taken {
 		return l.keep(l.room.Bytes())
 	}
 	return l.keep(0)
+}
+
+// retained is how many entries stay for clients that come back. A room of one member keeps
+// none: who comes back alone asks Redis.
+func (l *local) retained() room.Cursor {
+	if l.members < 2 || !l.room.Durable() {
+		return 0
+	}
+	return room.Retained
 }
 
 // readers is how far the slowest shard has got, and the slowest member of any. It is
@@ -199,5 +287,35 @@ func (l *local) keep(bytes int) (victims []*local) {
 		return nil
 	}
 	l.kept = bytes
-	return l.budget.note(l, bytes)
+	return l.hub.budget.note(l, bytes)
+}
+
+// size is the number of members.
+func (l *local) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.members
+}
+
+// due counts a tick, and says whether the room's position is to be checked.
+func (l *local) due() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.heard || !l.room.Opened() {
+		return false
+	}
+	l.quiet++
+	if l.quiet > quietAfter {
+		l.quiet = quietAfter + l.quiet%checkEvery
+		return l.quiet == quietAfter
+	}
+	return l.quiet > 1
+}
+
+// checked says where Redis has the room.
+func (l *local) checked(top proto.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room.Checked(top)
+	l.read()
 }

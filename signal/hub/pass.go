@@ -21,7 +21,9 @@ const batchBytes = 64 << 10
 type pass struct {
 	batch  Batch
 	except []proto.ClientID // of any of the entries
+	resync bool             // one of the entries is one
 	from   room.Cursor      // of the first entry
+	before proto.Position   // of the room there
 	next   int              // of the part's members
 	near   int              // up to where they are prepared
 	end    int              // who came later is none of the pass'
@@ -43,6 +45,16 @@ func (p *pass) join() {
 		p.joined = append(p.joined, p.batch.Entries[i].Frame...)
 	}
 	p.batch.Joined = p.joined
+}
+
+// after is where the room is after so many entries that begin at a position.
+func after(at proto.Position, entries []room.Entry) proto.Position {
+	for i := len(entries) - 1; i >= 0; i-- {
+		if p := entries[i].Position; !p.IsZero() {
+			return p
+		}
+	}
+	return at
 }
 
 // part is what stands between two entries.
@@ -97,7 +109,7 @@ func (p *part) turn(s *shard) (again bool) {
 			pass.near = min(pass.near+ahead, pass.end)
 			prepare(p.members[pass.next:pass.near])
 		}
-		if m := p.members[pass.next]; m != nil && !m.own {
+		if m := p.members[pass.next]; m != nil && m.own == nil {
 			s.write(m, pass)
 		}
 	}
@@ -135,23 +147,39 @@ func (p *part) begin(s *shard) bool {
 		return false
 	}
 	pass := s.borrow()
-	entries, from, missed, more := p.local.take(pass.batch.Entries, s.index)
-	if missed > 0 {
-		s.counted.overflown += missed * (p.size - len(p.own))
-		p.at = from // of those who go with it
-	}
-	pass.batch.Entries, pass.from, pass.more = entries, from, more
+	pass.batch.Entries, pass.from, pass.more = p.local.take(pass.batch.Entries, s.index)
+	entries := pass.batch.Entries
 	if len(entries) == 0 {
 		s.giveBack(pass)
 		return false
 	}
+	if pass.from > p.at && entries[0].Resync == "" {
+		p.allBehind(s, pass.from)
+	}
 	for i := range entries {
 		pass.except = append(pass.except, entries[i].Except...)
+		pass.resync = pass.resync || entries[i].Resync != ""
 	}
+	pass.before = p.position
 	pass.join()
 	pass.next, pass.near, pass.end = 0, 0, len(p.members)
 	p.pass = pass
 	return true
+}
+
+// allBehind is for a shard that was too slow for the ring: those who were where it was have
+// to ask Redis for what fell off.
+func (p *part) allBehind(s *shard, from room.Cursor) {
+	for _, m := range p.members {
+		if m != nil && m.own == nil {
+			p.leaveBehind(m, room.Reader{Cursor: p.at, At: p.position})
+			m.list()
+			if !m.client.blocked {
+				s.ready(m.client)
+			}
+		}
+	}
+	p.at = from
 }
 
 // write gives the batch to one member. That its connection is blocked, the connection
@@ -161,31 +189,44 @@ func (s *shard) write(m *member, p *pass) {
 	switch {
 	case m.gone.Load():
 		return
-	case len(p.except) > 0 && slices.Contains(p.except, m.client.id):
-		taken = s.writeExcept(m, &p.batch)
+	case p.resync || len(p.except) > 0 && m.isOneOf(p.except):
+		taken = s.writeEach(m, &p.batch, 0)
 	default:
 		s.writes++
 		taken = m.conn.Write(&p.batch)
 		s.counted.delivered += taken
 	}
 	if taken < len(p.batch.Entries) {
-		s.block(m, p.from+room.Cursor(taken))
+		s.block(m, room.Reader{Cursor: p.from + room.Cursor(taken), At: after(p.before, p.batch.Entries[:taken])})
 	}
 }
 
-// writeExcept writes the entries that the member is not left out of. It returns how many
-// it has got, or was not to get.
-func (s *shard) writeExcept(m *member, b *Batch) (taken int) {
+func (m *member) isOneOf(clients []proto.ClientID) bool {
+	return slices.Contains(clients, m.client.id) || m.client.was != "" && slices.Contains(clients, m.client.was)
+}
+
+// writeEach writes entries that may look different to this member: of a durable event that
+// it is left out of it gets a skip, so that it knows how far the room is; a resync says when
+// to ask for the present state; of live events it gets none before the first live one. It
+// returns how many it has got, or was not to get.
+func (s *shard) writeEach(m *member, b *Batch, live int) (taken int) {
 	for i := 0; i < len(b.Entries); {
-		if slices.Contains(b.Entries[i].Except, m.client.id) {
+		var part Batch
+		end := i + 1
+		switch e := &b.Entries[i]; {
+		case e.Resync != "":
+			part = single(s.resync(m, e.Resync, e.Position), e)
+		case !m.gets(e, i, live) && e.Position.IsZero():
 			i++
 			continue
+		case !m.gets(e, i, live):
+			part = single(proto.EncodeFrame(proto.EventSkip, proto.Skip{Room: m.local.name.Public(), Position: e.Position}, ""), e)
+		default:
+			for end < len(b.Entries) && b.Entries[end].Resync == "" && m.gets(&b.Entries[end], end, live) {
+				end++
+			}
+			part = b.part(i, end)
 		}
-		end := i + 1
-		for end < len(b.Entries) && !slices.Contains(b.Entries[end].Except, m.client.id) {
-			end++
-		}
-		part := b.part(i, end)
 		s.writes++
 		n := m.conn.Write(&part)
 		s.counted.delivered += n
@@ -196,6 +237,16 @@ func (s *shard) writeExcept(m *member, b *Batch) (taken int) {
 	return len(b.Entries)
 }
 
+// gets says whether the member gets an event as it is.
+func (m *member) gets(e *room.Entry, i, live int) bool {
+	return !m.isOneOf(e.Except) && (i >= live || !e.Position.IsZero())
+}
+
+// single is a batch of one frame that is only this member's.
+func single(frame []byte, e *room.Entry) Batch {
+	return Batch{[]room.Entry{{Frame: frame, Position: e.Position}}, frame}
+}
+
 // finish moves the shard's cursor to where the pass has come, with those who have a
 // cursor of their own and can follow.
 func (p *part) finish(s *shard) {
@@ -203,15 +254,16 @@ func (p *part) finish(s *shard) {
 	p.pass = nil
 	p.compact()
 	for i := len(p.own) - 1; i >= 0; i-- { // backwards: catchUp takes from the end
-		if m := p.own[i]; !m.client.blocked && !m.client.queued {
-			s.follow(m, pass)
-		} else {
+		if m := p.own[i]; m.client.blocked || m.client.queued {
 			m.list()
+		} else if !s.follow(m, pass) {
+			m.list()
+			s.ready(m.client)
 		}
 	}
-	p.at = pass.to()
+	p.at, p.position = pass.to(), after(pass.before, pass.batch.Entries)
 	for i := len(p.own) - 1; i >= 0; i-- {
-		if m := p.own[i]; m.cursor == p.at && !m.client.blocked {
+		if m := p.own[i]; !m.own.InLog && m.own.Cursor == p.at && !m.client.blocked {
 			p.catchUp(m)
 		}
 	}
@@ -227,19 +279,19 @@ func (p *part) finish(s *shard) {
 // took tells the room how far this shard has got.
 func (s *shard) took(p *part) { release(p.local.took(s.index, p.at, p.least())) }
 
-// follow writes to a member with a cursor of its own what of the pass it does not have.
-func (s *shard) follow(m *member, p *pass) {
-	if m.cursor >= p.to() || m.gone.Load() {
-		return
+// follow writes to a member with a cursor of its own what of the pass it does not have. It is
+// false if the member lacks more than that.
+func (s *shard) follow(m *member, p *pass) bool {
+	o := m.own
+	switch {
+	case m.gone.Load():
+		return true
+	case o.InLog || o.Cursor < p.from:
+		return false
+	case o.Cursor >= p.to():
+		return true
 	}
-	if m.cursor < p.from { // it joined during the pass before, and then the ring overflowed
-		s.counted.overflown += int(p.from - m.cursor)
-		m.cursor = p.from
-	}
-	rest := p.batch.part(int(m.cursor-p.from), len(p.batch.Entries))
-	taken := s.writeExcept(m, &rest)
-	m.cursor += room.Cursor(taken)
-	if taken < len(rest.Entries) {
-		s.block(m, m.cursor)
-	}
+	rest := p.batch.part(int(o.Cursor-p.from), len(p.batch.Entries))
+	s.advance(m, &rest)
+	return true
 }

@@ -46,7 +46,7 @@ func (c *conn) numbers(t *testing.T, r proto.Room) (all []int) {
 	t.Helper()
 	for _, f := range c.got(t) {
 		if f.Event == "e" && f.Room == r {
-			n, err := strconv.Atoi(f.EventID)
+			n, err := strconv.Atoi(string(f.EventID))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +67,7 @@ func count(n int) (all []int) {
 func TestPendingEventsAreJoined(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var c conn
-		h.Add("c", &c).Join("", []proto.Room{"a"}, nil)
+		h.Add("c", "", &c).Join("", in("a"), nil)
 		h.Subscribed("a")
 		synctest.Wait()
 		for i := range 100 {
@@ -108,7 +108,7 @@ func TestPendingEventsAreJoined(t *testing.T) {
 func TestWakeUp(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var c conn
-		h.Add("c", &c).Join("", []proto.Room{"a"}, nil)
+		h.Add("c", "", &c).Join("", in("a"), nil)
 		h.Subscribed("a")
 		synctest.Wait()
 		for i := range 5_000 {
@@ -129,9 +129,9 @@ func TestWakeUp(t *testing.T) {
 func TestSlowClientCostsTheOthersNothing(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
 		slow, quick := conn{room: -1}, conn{}
-		client := h.Add("slow", &slow)
-		client.Join("", []proto.Room{"a"}, nil)
-		h.Add("quick", &quick).Join("", []proto.Room{"a"}, nil)
+		client := h.Add("slow", "", &slow)
+		client.Join("", in("a"), nil)
+		h.Add("quick", "", &quick).Join("", in("a"), nil)
 		h.Subscribed("a")
 		synctest.Wait()
 		const events = room.MaxEntries + 100
@@ -205,8 +205,8 @@ func TestBehindServedInOrder(t *testing.T) {
 					}
 				}
 				left[i] = map[proto.Room]int{}
-				client[i] = h.Add(id(i), &conns[i])
-				client[i].Join("", rooms, nil)
+				client[i] = h.Add(id(i), "", &conns[i])
+				client[i].Join("", in(rooms...), nil)
 			}
 			for _, r := range rooms {
 				h.Subscribed(r)
@@ -223,8 +223,8 @@ func TestBehindServedInOrder(t *testing.T) {
 					mu.Lock()
 					pending = append(pending, func() {
 						extra := &conn{}
-						c := h.Add("extra", extra)
-						c.Join("", rooms, nil)
+						c := h.Add("extra", "", extra)
+						c.Join("", in(rooms...), nil)
 						runtime.Gosched()
 						c.Close()
 					})
@@ -256,7 +256,7 @@ func TestBehindServedInOrder(t *testing.T) {
 				got := map[proto.Room][]int{}
 				for _, f := range conns[i].got(t) {
 					if f.Event == "e" {
-						n, _ := strconv.Atoi(f.EventID)
+						n, _ := strconv.Atoi(string(f.EventID))
 						got[f.Room] = append(got[f.Room], n)
 					}
 				}
@@ -290,8 +290,8 @@ func TestOrderWhileMembersComeAndGo(t *testing.T) {
 		conns := make([]conn, members)
 		client := make([]*hub.Client, members)
 		for i := range conns {
-			client[i] = h.Add(id(i), &conns[i])
-			client[i].Join("", []proto.Room{"a"}, nil)
+			client[i] = h.Add(id(i), "", &conns[i])
+			client[i].Join("", in("a"), nil)
 		}
 		h.Subscribed("a")
 		synctest.Wait()
@@ -314,7 +314,7 @@ func TestOrderWhileMembersComeAndGo(t *testing.T) {
 					}
 				}
 				if n < len(late) {
-					h.Add(id(members+n), &late[n]).Join("", []proto.Room{"a"}, nil)
+					h.Add(id(members+n), "", &late[n]).Join("", in("a"), nil)
 				}
 			}
 			receive(h, "a", numbered(n))
@@ -330,7 +330,7 @@ func TestOrderWhileMembersComeAndGo(t *testing.T) {
 					if left {
 						t.Fatalf("client %d got an event after its left frame", i)
 					}
-					n, _ := strconv.Atoi(f.EventID)
+					n, _ := strconv.Atoi(string(f.EventID))
 					events = append(events, n)
 				case "left":
 					left = true
@@ -359,7 +359,7 @@ func TestBusyRoomYields(t *testing.T) {
 			writes int // to the large room
 			before = -1
 		)
-		h.Add("small", &small).Join("", []proto.Room{"small"}, nil)
+		h.Add("small", "", &small).Join("", in("small"), nil)
 		small.onWrite = func() { before = writes }
 		for i := range conns {
 			conns[i].onWrite = func() {
@@ -367,7 +367,7 @@ func TestBusyRoomYields(t *testing.T) {
 					receive(h, "small", numbered(0))
 				}
 			}
-			h.Add(id(i), &conns[i]).Join("", []proto.Room{"large"}, nil)
+			h.Add(id(i), "", &conns[i]).Join("", in("large"), nil)
 		}
 		h.Subscribed("small")
 		h.Subscribed("large")
@@ -380,20 +380,55 @@ func TestBusyRoomYields(t *testing.T) {
 	})
 }
 
+// TestLeftDuringAPass: who has left gets nothing more of the room, also from a pass that is
+// under way.
+func TestLeftDuringAPass(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one shard
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var conns [3]conn
+		var clients [3]*hub.Client
+		for i := range conns {
+			clients[i] = h.Add(id(i), "", &conns[i])
+			clients[i].Join("", in("r"), nil)
+		}
+		h.Subscribed("r")
+		synctest.Wait()
+		for i := range conns {
+			conns[i].got(t)
+			conns[i].onWrite = func() { // the first one to be written to
+				for j := range clients {
+					if conns[j].onWrite = nil; j != i {
+						clients[j].Leave("", []proto.Room{"r"})
+					}
+				}
+			}
+		}
+		receive(h, "r", numbered(0))
+		synctest.Wait()
+		got := 0
+		for i := range conns {
+			got += len(conns[i].numbers(t, "r"))
+		}
+		if got != 1 {
+			t.Errorf("%d clients got the event, want the one that has not left", got)
+		}
+	})
+}
+
 // TestBudget: rooms keep at most 64 MiB for clients that are behind, and let go of what is
 // oldest first; what a shard has not taken is never lost for it.
 func TestBudget(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
 		const rooms = 80 // of 1 MiB each
 		slow := conn{room: -1}
-		client := h.Add("slow", &slow)
+		client := h.Add("slow", "", &slow)
 		data := []byte(`"` + strings.Repeat("x", 100<<10) + `"`)
 		var quick conn
-		other := h.Add("quick", &quick)
+		other := h.Add("quick", "", &quick)
 		for r := range rooms {
 			name := proto.Room(fmt.Sprint("r", r))
-			client.Join("", []proto.Room{name}, nil)
-			other.Join("", []proto.Room{name}, nil)
+			client.Join("", in(name), nil)
+			other.Join("", in(name), nil)
 			h.Subscribed(name)
 			synctest.Wait()
 			for i := range 10 {
@@ -434,7 +469,9 @@ func TestBudget(t *testing.T) {
 
 // TestChurn is for the race detector: everything at once, on real goroutines.
 func TestChurn(t *testing.T) {
-	h := hub.New(&bus{subs: map[proto.Room]int{}}, prometheus.NewRegistry())
+	b := &bus{subs: map[proto.Room]int{}}
+	h := hub.New(b, prometheus.NewRegistry())
+	b.hub = h
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- h.Run(ctx) }()
@@ -442,7 +479,7 @@ func TestChurn(t *testing.T) {
 	var g sync.WaitGroup
 	rooms := []proto.Room{"a", "b"}
 	var stays conn
-	h.Add("stays", &stays).Join("", rooms, nil)
+	h.Add("stays", "", &stays).Join("", in(rooms...), nil)
 	h.Subscribed("a")
 	h.Subscribed("b")
 	joined := func(f frame) bool {
@@ -456,8 +493,8 @@ func TestChurn(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(w), 3))
 			for i := range 300 {
 				c := &conn{room: rnd.IntN(5)}
-				client := h.Add(proto.ClientID(fmt.Sprint(w, ".", i)), c)
-				client.Join("", rooms, nil)
+				client := h.Add(proto.ClientID(fmt.Sprint(w, ".", i)), "", c)
+				client.Join("", in(rooms...), nil)
 				h.Subscribed("a")
 				h.Subscribed("b")
 				if c.drain(0) {
@@ -493,16 +530,16 @@ func TestChurn(t *testing.T) {
 func TestJoinWhileBlocked(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
 		var other, c conn
-		h.Add("other", &other).Join("", []proto.Room{"r"}, nil)
-		client := h.Add("c", &c)
-		client.Join("", []proto.Room{"s"}, nil)
+		h.Add("other", "", &other).Join("", in("r"), nil)
+		client := h.Add("c", "", &c)
+		client.Join("", in("s"), nil)
 		h.Subscribed("r")
 		h.Subscribed("s")
 		synctest.Wait()
 		c.drain(-1)
 		h.Receive("s", numbered(0))
 		h.Receive("r", numbered(0))
-		client.Join("", []proto.Room{"r"}, nil) // takes effect after event 0, before the pass; s blocks it
+		client.Join("", in("r"), nil) // takes effect after event 0, before the pass; s blocks it
 		synctest.Wait()
 		receive(h, "r", numbered(1))
 		synctest.Wait()

@@ -54,9 +54,11 @@ type command interface{ do(*shard) }
 
 // An add makes a member hear its room, and says so.
 type add struct {
-	member *member // nil when the reply names no room that is joined
-	name   proto.Room
-	reply  *reply
+	member  *member // nil when the reply names no room that is joined
+	name    proto.Room
+	since   proto.Position // from where the client wants to go on; zero from now on
+	verdict room.Verdict   // how it takes effect
+	reply   *reply
 }
 
 // A reply is the answer to one join frame: joined frames, as its rooms take effect.
@@ -192,28 +194,38 @@ func (a add) do(s *shard) {
 		a.reply.denied = append(a.reply.denied, proto.DeniedRoom{Room: a.name.Public(), Code: proto.CodeSuperseded})
 		return
 	}
-	s.join(a.member)
-	s.joined = append(s.joined, proto.JoinedRoom{Room: a.name.Public(), Reason: proto.ReasonLive})
+	s.join(a.member, a.verdict)
+	joined := proto.JoinedRoom{Room: a.name.Public(), Position: a.verdict.At, Recovered: a.verdict.Found == proto.OK, Replayed: a.verdict.Replayed}
+	if !joined.Recovered {
+		joined.Reason = a.verdict.Found
+	}
+	s.joined = append(s.joined, joined)
 }
 
-// join makes a member hear its room from now on.
-func (s *shard) join(m *member) {
-	if m.index >= 0 {
-		return // joined again
-	}
+// join makes a member go on from where the verdict says. Who joins again goes back there.
+func (s *shard) join(m *member, v room.Verdict) {
 	p := s.parts[m.local]
 	if p == nil {
-		p = &part{local: m.local, at: m.local.listen(s.index)}
+		p = &part{local: m.local}
+		p.at, p.position = m.local.listen(s.index)
 		s.parts[m.local] = p
 	}
-	m.index = int32(len(p.members))
-	p.members = append(p.members, m)
-	p.size++
-	if head := m.local.head(); head > p.at || p.pass != nil {
-		p.leaveBehind(m, head)
-		if m.client.blocked {
-			m.list()
+	if m.index < 0 {
+		m.index = int32(len(p.members))
+		p.members = append(p.members, m)
+		p.size++
+	}
+	if !v.InLog && v.Cursor == p.at && p.pass == nil {
+		if m.own != nil {
+			p.catchUp(m)
 		}
+		return
+	}
+	p.leaveBehind(m, v.Reader)
+	m.own.live, m.own.asked = v.Live, v.InLog // the page comes with the verdict
+	m.list()
+	if !m.client.blocked {
+		s.ready(m.client)
 	}
 }
 
@@ -257,10 +269,7 @@ func (s *shard) leave(m *member) {
 		return // its add is late, and will find it gone
 	}
 	p := s.parts[m.local]
-	if m.own {
-		if m.client.blocked && m.cursor < p.at {
-			s.counted.slow += int(p.at - m.cursor)
-		}
+	if m.own != nil {
 		p.catchUp(m)
 		if len(p.own) == 0 {
 			s.took(p) // the room need not keep anything
@@ -281,14 +290,15 @@ func (s *shard) close(p *part) {
 // A part is the members of a room that are in one shard. All of them have got as far as
 // at, but those in own, who have a cursor of their own.
 type part struct {
-	local   *local
-	members []*member // in any order; nil where one has left during a pass
-	size    int       // members without the nils
-	at      room.Cursor
-	own     []*member // in any order
-	queued  bool      // it stands in the shard's queue
-	news    bool      // there may be something new
-	pass    *pass     // under way, or nil
+	local    *local
+	members  []*member // in any order; nil where one has left during a pass
+	size     int       // members without the nils
+	at       room.Cursor
+	position proto.Position // of the room there
+	own      []*member      // in any order
+	queued   bool           // it stands in the shard's queue
+	news     bool           // there may be something new
+	pass     *pass          // under way, or nil
 }
 
 // remove takes m out. During a pass the others keep their places.
@@ -322,27 +332,32 @@ func (p *part) compact() {
 	p.members = kept
 }
 
-// leaveBehind gives m a cursor of its own.
-func (p *part) leaveBehind(m *member, at room.Cursor) {
-	m.own, m.cursor, m.place = true, at, int32(len(p.own))
-	p.own = append(p.own, m)
+// leaveBehind gives m a cursor of its own, or another one.
+func (p *part) leaveBehind(m *member, at room.Reader) {
+	if m.own == nil {
+		m.own = &own{place: int32(len(p.own))}
+		p.own = append(p.own, m)
+	}
+	m.own.Reader = at
 }
 
 // catchUp says that m is where its part is.
 func (p *part) catchUp(m *member) {
-	last := len(p.own) - 1
-	p.own[m.place] = p.own[last]
-	p.own[m.place].place = m.place
+	last, place := len(p.own)-1, m.own.place
+	p.own[place] = p.own[last]
+	p.own[place].own.place = place
 	p.own[last] = nil
 	p.own = p.own[:last]
-	m.own = false
+	m.own = nil
 }
 
-// least is the cursor of the slowest member, or none.
+// least is the cursor of the slowest member that reads the ring, or none.
 func (p *part) least() room.Cursor {
 	least := none
 	for _, m := range p.own {
-		least = min(least, m.cursor)
+		if !m.own.InLog {
+			least = min(least, m.own.Cursor)
+		}
 	}
 	return least
 }

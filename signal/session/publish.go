@@ -86,7 +86,11 @@ func (s *Session) publishOne(p publish) {
 	r, err := s.o.Publisher.SendToRoom(s.lane.ctx, p.Room, p.Event, p.Data, emitter.FromClient(p.user, p.EventID))
 	switch {
 	case err == nil:
-		s.answer(proto.EventAck, proto.Ack{EventID: r.EventID, Receivers: r.Receivers}, p.ref)
+		s.answer(proto.EventAck, proto.Ack{
+			EventID: r.EventID, Receivers: r.Receivers, Sequence: r.Position.Sequence, Position: r.Position, Duplicate: r.Duplicate,
+		}, p.ref)
+	case errors.Is(err, emitter.ErrEventIDReused):
+		s.fail(proto.CodeReused, err.Error(), p.ref)
 	case errors.Is(err, emitter.ErrTooLarge):
 		s.fail(proto.CodeTooLarge, err.Error(), p.ref)
 	case errors.Is(err, emitter.ErrInvalid):

@@ -188,13 +188,17 @@ func (s *Session) authenticate(f proto.Frame) {
 		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
 		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: expires(identity),
 	}, f.ID)
-	client := s.o.Hub.Add(s.id, s.conn)
+	client := s.o.Hub.Add(s.id, a.Previous, s.conn)
 	s.client.Store(client)
 	rooms := append([]proto.Room{proto.Broadcasts}, s.o.DefaultRooms...)
 	if identity.User != "" {
 		rooms = append(rooms, proto.UserRoom(identity.User))
 	}
-	client.Join("", rooms, nil)
+	asked := make([]hub.JoinRoom, len(rooms))
+	for i, r := range rooms {
+		asked[i].Room = r
+	}
+	client.Join("", asked, nil)
 }
 
 // refresh takes a newer token of the same user: rooms that it does not allow any
@@ -242,7 +246,7 @@ func (s *Session) join(f proto.Frame) {
 		return
 	}
 	var (
-		rooms  []proto.Room
+		rooms  []hub.JoinRoom
 		denied []proto.DeniedRoom
 		have   = map[proto.Room]bool{}
 		count  int // of rooms that the client asked for
@@ -254,8 +258,15 @@ func (s *Session) join(f proto.Frame) {
 		}
 	}
 	for _, a := range asked {
-		code := s.judge(a.Room)
-		if code == "" && !have[a.Room] {
+		room, code := s.judge(a.Room)
+		since, err := proto.Position{}, error(nil)
+		if a.Since != "" {
+			since, err = proto.ParsePosition(a.Since)
+		}
+		if code == "" && err != nil {
+			code = proto.CodeBadPosition
+		}
+		if code == "" && !have[room] {
 			if count++; s.o.Limits.Rooms > 0 && count > s.o.Limits.Rooms {
 				code = proto.CodeRoomLimit
 			}
@@ -264,7 +275,7 @@ func (s *Session) join(f proto.Frame) {
 			denied = append(denied, proto.DeniedRoom{Room: a.Room, Code: code})
 			continue
 		}
-		rooms = append(rooms, a.Room)
+		rooms = append(rooms, hub.JoinRoom{Room: room, Since: since})
 	}
 	s.o.Metrics.denied.Add(float64(len(denied)))
 	if !s.client.Load().Join(f.ID, rooms, denied) {
@@ -272,15 +283,22 @@ func (s *Session) join(f proto.Frame) {
 	}
 }
 
-// judge says why the client may not be in the room, or nothing.
-func (s *Session) judge(r proto.Room) proto.ErrorCode {
+// judge says which room a client means by a name, or why it may not be in it. The system's
+// rooms have it from the start; it names them to go on from a position.
+func (s *Session) judge(r proto.Room) (proto.Room, proto.ErrorCode) {
+	switch {
+	case r == proto.Broadcasts:
+		return r, ""
+	case r == proto.OwnUser && s.identity.User != "":
+		return proto.UserRoom(s.identity.User), ""
+	}
 	if err, ok := errors.AsType[*proto.NameError](r.Check()); ok {
-		return err.Code
+		return r, err.Code
 	}
 	if !s.isDefault(r) && !s.identity.Rooms.Allow(r) {
-		return proto.CodeForbidden
+		return r, proto.CodeForbidden
 	}
-	return ""
+	return r, ""
 }
 
 func (s *Session) leave(f proto.Frame) {

@@ -78,6 +78,8 @@ type nothing struct{}
 func (nothing) Subscribe(proto.Room)   {}
 func (nothing) Unsubscribe(proto.Room) {}
 
+func (nothing) Read(proto.Room, proto.Position, bool) {}
+
 // with runs a test with one session, in a bubble with a clock of its own.
 func with(t *testing.T, test func(*testing.T, *session.Session, *conn, *slow)) {
 	synctest.Test(t, func(t *testing.T) {

@@ -67,15 +67,20 @@ func (s *server) login(t *testing.T) *raw {
 	c := s.open(t)
 	_, _ = c.Write(frame(0x81, authenticate))
 	for { // connected, then joined until it is done
-		if _, payload := c.next(t); bytes.Contains(payload, []byte(`"done":true`)) {
+		_, payload := c.next(t)
+		if bytes.Contains(payload, []byte(`"done":true`)) {
 			return c
+		}
+		var hello struct{ Data proto.Connected }
+		if _ = json.Unmarshal(payload, &hello); hello.Data.ID != "" {
+			c.id = hello.Data.ID
 		}
 	}
 }
 
 // TestPartialWrites: a client that stops reading until it is behind, and then reads on,
 // gets every event once, whole and in order; between them the answers to what it says
-// meanwhile, pongs too.
+// meanwhile, pongs too, and what is sent to it alone.
 func TestPartialWrites(t *testing.T) {
 	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
 		s := serve(nil)
@@ -95,16 +100,26 @@ func TestPartialWrites(t *testing.T) {
 					t.Fatal("the client is not behind")
 				}
 			}
-			for range 5 {
+			for i := range 5 {
 				send()
+				e := numbered(i, 100).Event
+				e.Event = "alone"
+				s.hub.ReceiveClient(c.id, e)
+				s.hub.Flush()
 			}
+			alone := 0
 			_, _ = c.Write(frame(0x89, fmt.Sprint("ping ", round)))
 			_, _ = c.Write(frame(0x81, fmt.Sprintf(`{"event":"nonsense","id":"q%d"}`, round)))
 			pong, answer := false, false
-			for got < sent || !pong || !answer {
+			for got < sent || alone < 5 || !pong || !answer {
 				switch first, payload := c.next(t); {
 				case first == 0x8a:
 					pong = string(payload) == fmt.Sprint("ping ", round)
+				case bytes.Contains(payload, []byte(`"event":"alone"`)):
+					if !bytes.Contains(payload, fmt.Appendf(nil, `"n":%d,`, alone)) {
+						t.Fatalf("event %d for it alone is %.80q", alone, payload)
+					}
+					alone++
 				case bytes.Contains(payload, []byte(`"event":"error"`)):
 					answer = bytes.Contains(payload, fmt.Appendf(nil, `"q%d"`, round))
 				default:

@@ -36,6 +36,11 @@ type deaf struct{ hub *hub.Hub }
 func (d *deaf) Subscribe(r proto.Room) { go d.hub.Subscribed(r) }
 func (d *deaf) Unsubscribe(proto.Room) {}
 
+func (d *deaf) Read(r proto.Room, since proto.Position, order bool) {
+	began := proto.Position{Epoch: "abcdefgh", Tag: proto.Tag([]byte("0123456789ab"))}
+	go d.hub.Replied(r, since, order, proto.Page{Found: proto.Fresh, Top: began})
+}
+
 // A server is a transport with all that it needs, but Redis.
 type server struct {
 	*transport.WebSocket
@@ -115,6 +120,7 @@ func serveBy(t *testing.T, secure bool, change func(*transport.Options)) *server
 
 // A raw is a client that writes bytes.
 type raw struct {
+	id proto.ClientID // once logged in
 	net.Conn
 	r *bufio.Reader
 }
@@ -137,7 +143,7 @@ func (s *server) ask(t *testing.T, request string) (*raw, *http.Response) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &raw{c, r}, answer
+	return &raw{Conn: c, r: r}, answer
 }
 
 func (s *server) dial() (net.Conn, error) {

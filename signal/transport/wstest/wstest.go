@@ -26,6 +26,9 @@ type Frame struct {
 	EventID proto.EventID   `json:"eventId"`
 	ID      string          `json:"id"`
 	Time    int64           `json:"time"`
+
+	Sequence uint64         `json:"sequence"`
+	Position proto.Position `json:"position"`
 }
 
 // Error is the data of an error frame.

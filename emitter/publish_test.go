@@ -1,0 +1,143 @@
+package emitter_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+// TestDurable: events of a room are numbered and chained; the same event again is the same
+// event, another one under its id is refused, and what was published is what is kept.
+func TestDurable(t *testing.T) {
+	for _, srv := range redistest.Each(t) {
+		t.Run(srv.Name, func(t *testing.T) {
+			e, next := open(t, srv.Settings()), listen(t, srv)
+			began, err := e.Position(t.Context(), "orders")
+			if err != nil || began.Sequence != 0 {
+				t.Fatalf("position %v, %v", began, err)
+			}
+			at := began
+			for i := range 3 {
+				r, err := e.SendToRoom(t.Context(), "orders", "e", i, emitter.EventID(proto.EventID(fmt.Sprint("id-", i))))
+				if err != nil || r.Duplicate || r.Position.Epoch != at.Epoch || r.Position.Sequence != at.Sequence+1 || r.Receivers != 1 {
+					t.Fatalf("receipt %+v, %v", r, err)
+				}
+				m, err := proto.DecodeMessage([]byte(next().Payload))
+				if err != nil || !m.Follows(at) || m.Position != r.Position || string(m.Data) != fmt.Sprint(i) || m.EventID != r.EventID {
+					t.Fatalf("message %+v, %v, want %+v", m, err, r)
+				}
+				at = r.Position
+			}
+			if r, err := e.SendToRoom(t.Context(), "orders", "e", 2, emitter.EventID("id-2"), emitter.Except(nobody)); err != nil || !r.Duplicate || r.Position != at {
+				t.Errorf("the same event again: %+v, %v", r, err)
+			}
+			if r, err := e.SendToRoom(t.Context(), "orders", "e", 3, emitter.EventID("id-2")); !errors.Is(err, emitter.ErrEventIDReused) || !r.Position.IsZero() {
+				t.Errorf("another event under its id: %+v, %v", r, err)
+			}
+			if now, err := e.Position(t.Context(), "orders"); err != nil || now != at {
+				t.Errorf("position %v, %v, want %v", now, err, at)
+			}
+			rdb := srv.Client()
+			defer rdb.Close()
+			if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			pages := e.Read(t.Context(), []emitter.Read{
+				{Room: "orders", Since: began.String()}, {Room: "orders", Since: at.String()}, {Room: "orders"},
+				{Room: "orders", Since: "abcdefgh.1.0123456789ab"}, {Room: "orders", Since: at.Epoch + ".2.0123456789ab"},
+			})
+			var found []string
+			for _, p := range pages {
+				found = append(found, fmt.Sprintf("%s %d", p.Found, len(p.Events)))
+				if p.Err != nil || p.Top != at {
+					t.Errorf("page %+v", p)
+				}
+			}
+			if want := []string{"ok 3", "ok 0", "fresh 0", "epoch 0", "forked 0"}; !slices.Equal(found, want) {
+				t.Errorf("found %q, want %q", found, want)
+			}
+			if r, err := e.SendToRoom(t.Context(), "orders", "e", 4, emitter.Live()); err != nil || !r.Position.IsZero() || r.Receivers != 1 {
+				t.Errorf("a live event: %+v, %v", r, err)
+			}
+		})
+	}
+}
+
+// TestHistory: how much is kept is set by room.
+func TestHistory(t *testing.T) {
+	srv := redistest.Start(t)
+	s := srv.Settings()
+	var err error
+	if s.Histories, err = emitter.ParseHistories("4/60s, orders:*=6/1h,orders:typing=0"); err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, s)
+	rdb := srv.Client()
+	defer rdb.Close()
+	for room, kept := range map[proto.Room]int64{"a": 4, "orders:1": 6, "orders:typing": 0} {
+		began, err := e.Position(t.Context(), room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 9 {
+			if r, err := e.SendToRoom(t.Context(), room, "e", i); err != nil || r.Position.Sequence != uint64(i+1) {
+				t.Fatalf("%s: %+v, %v", room, r, err)
+			}
+		}
+		log := s.Layout().Log(room)
+		if n := rdb.LLen(t.Context(), log).Val(); n != kept {
+			t.Errorf("%s keeps %d events, want %d", room, n, kept)
+		}
+		want := map[int64]time.Duration{4: time.Minute, 6: time.Hour}[kept]
+		if ttl := rdb.TTL(t.Context(), log).Val(); kept > 0 && (ttl > want || ttl < want-10*time.Second) {
+			t.Errorf("%s keeps them for %v, want %v", room, ttl, want)
+		}
+		if p := e.Read(t.Context(), []emitter.Read{{Room: room, Since: began.String()}})[0]; p.Found == proto.OK || p.Err != nil {
+			t.Errorf("%s: %+v, want what is missing not to be there", room, p)
+		}
+	}
+	for _, bad := range []string{"", "x", "-1", "256/0s", "256/25h", "=5", "a*b=5", "$x=5", "100001", "5/1.5"} {
+		if _, err := emitter.ParseHistories(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+	t.Setenv(emitter.EnvPrefix+"HISTORY", "x")
+	if _, err := emitter.SettingsFromEnv(); err == nil || !strings.Contains(err.Error(), "HISTORY") {
+		t.Errorf("error %v does not name the variable", err)
+	}
+}
+
+// TestRetry: an event that Redis did not answer for is sent again under its id until it
+// does, and is one event.
+func TestRetry(t *testing.T) {
+	srv := redistest.Start(t)
+	e := open(t, srv.Settings())
+	at, err := e.Position(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Pause()
+	sent := make(chan error)
+	go func() {
+		r, err := e.SendToRoom(t.Context(), "orders", "e", 1)
+		if err == nil && r.Position.Sequence != at.Sequence+1 {
+			err = fmt.Errorf("it is at %s", r.Position)
+		}
+		sent <- err
+	}()
+	time.Sleep(2500 * time.Millisecond) // longer than a command may take: the fault itself
+	srv.Resume()
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	if now, err := e.Position(t.Context(), "orders"); err != nil || now.Sequence != at.Sequence+1 {
+		t.Errorf("the room is at %v, %v, want one event", now, err)
+	}
+}

@@ -1,0 +1,147 @@
+package emitter
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/proto"
+)
+
+//go:embed read.lua
+var readSource string
+
+var readScript = redis.NewScript(readSource)
+
+// A Read asks what follows a position of a room.
+type Read struct {
+	Room  proto.Room
+	Since string // "" asks for the room's position alone, and makes one for a room without
+}
+
+// A Page is the answer to a Read.
+type Page struct {
+	proto.Page
+	Err error // Redis did not answer; the rest is empty
+}
+
+// The most that is replayed, and that stands in one page.
+const (
+	MostReplayed = 256
+	pageEvents   = 16
+	emptyAge     = 3600 // seconds that a room without an event keeps its incarnation
+)
+
+// Read reads what follows positions, for nodes, in one round trip.
+func (e *Emitter) Read(ctx context.Context, reads []Read) []Page {
+	pages := make([]Page, len(reads))
+	answers := make([]*redis.Cmd, len(reads))
+	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, r := range reads {
+			c := e.reading(r)
+			answers[i] = readScript.EvalSha(ctx, p, c.keys, c.args...)
+		}
+		return nil
+	})
+	for i, a := range answers {
+		answer, aerr := a.Result()
+		if redis.HasErrorPrefix(aerr, "NOSCRIPT") { // somebody has made Redis forget
+			c := e.reading(reads[i])
+			answer, aerr = readScript.Eval(ctx, e.rdb, c.keys, c.args...).Result()
+		}
+		if aerr != nil {
+			pages[i].Err = Classify(aerr)
+			continue
+		}
+		pages[i] = page(reads[i], answer)
+	}
+	return pages
+}
+
+func (e *Emitter) reading(r Read) call {
+	most := max(e.at.History(r.Room).Events, 1)
+	return call{
+		[]string{e.layout.Position(r.Room), e.layout.Log(r.Room)},
+		[]any{r.Since, min(most, MostReplayed), pageEvents, proto.NewEpoch(), emptyAge},
+	}
+}
+
+// page reads the answer of the script, and trusts it in nothing that the node's order
+// rests on: every event must follow the one before it.
+func page(r Read, answer any) Page {
+	bad := func(format string, a ...any) Page {
+		return Page{Err: fmt.Errorf("%w: room %q: %w", ErrRefused, r.Room, fmt.Errorf(format, a...))}
+	}
+	said, ok := answer.([]any)
+	if !ok || len(said) != 3 {
+		return bad("unexpected answer of the script")
+	}
+	found, _ := said[0].(string)
+	top, _ := said[1].(string)
+	lines, _ := said[2].([]any)
+	var p Page
+	p.Found = proto.Found(found)
+	var err error
+	if p.Top, err = proto.ParsePosition(top); err != nil {
+		return bad("%w", err)
+	}
+	if p.Found != proto.OK {
+		return p
+	}
+	at, err := proto.ParsePosition(r.Since)
+	if err != nil {
+		return bad("%w", err)
+	}
+	for _, line := range lines {
+		s, _ := line.(string)
+		m, err := proto.DecodeMessage([]byte(s))
+		if err != nil || !m.Follows(at) {
+			return Page{Page: proto.Page{Found: proto.Trimmed, Top: p.Top}} // somebody else writes to the log
+		}
+		p.Events, at = append(p.Events, m), m.Position
+	}
+	if at.Sequence >= p.Top.Sequence && at != p.Top || len(lines) == 0 && at != p.Top {
+		return Page{Page: proto.Page{Found: proto.Trimmed, Top: p.Top}}
+	}
+	return p
+}
+
+// Positions are where rooms are, for nodes, in one round trip; zero for a room that Redis
+// knows nothing of.
+func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room) ([]proto.Position, error) {
+	answers := make([]*redis.StringCmd, len(rooms))
+	_, err := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, r := range rooms {
+			answers[i] = p.Get(ctx, e.layout.Position(r))
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, Classify(err)
+	}
+	at := make([]proto.Position, len(rooms))
+	for i, a := range answers {
+		at[i], _ = proto.ParsePosition(a.Val()) // what it is not, is made anew by a read
+	}
+	return at, nil
+}
+
+// Position is where a durable room is. Take it first, then read your own data, then call
+// SetSnapshot with both: what happens in between comes after the position, and again to
+// who loads the snapshot, but is never missing in it.
+func (e *Emitter) Position(ctx context.Context, room proto.Room) (proto.Position, error) {
+	if err := room.Check(); err != nil {
+		return proto.Position{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := e.agree(ctx); err != nil {
+		return proto.Position{}, fmt.Errorf("emitter: position of room %q: %w", room, err)
+	}
+	p := e.Read(ctx, []Read{{Room: room}})[0]
+	if p.Err != nil {
+		return proto.Position{}, fmt.Errorf("emitter: position of room %q: %w", room, p.Err)
+	}
+	return p.Top, nil
+}

@@ -1,0 +1,138 @@
+package bus
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// What of Redis is read beside what it publishes: the events after a position, when a room
+// or a client lacks some, and the positions of quiet rooms, to find out whether one does.
+const (
+	readsAtOnce  = 64
+	checkAtOnce  = 500
+	checkEvery   = 5 * time.Second
+	readTimeout  = 2 * time.Second
+	readAgain    = 100 * time.Millisecond // after a failure; twice as long after each further one
+	readAgainMax = 2 * time.Second
+)
+
+// A read is what somebody waits for. While Redis does not answer, it stays.
+type read struct {
+	room  proto.Room
+	since proto.Position
+	order bool
+}
+
+// reads are queued, and read some at a time.
+type reads struct {
+	wake chan struct{} // holds one: the queue is not empty
+
+	mu    sync.Mutex
+	queue []read // guarded by mu
+}
+
+// Read asks what follows a position of a room: see hub.Subscriber.
+func (b *Bus) Read(r proto.Room, since proto.Position, order bool) {
+	b.reads.mu.Lock()
+	b.reads.queue = append(b.reads.queue, read{r, since, order})
+	b.reads.mu.Unlock()
+	select {
+	case b.reads.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *reads) next() []read {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.queue), readsAtOnce)
+	batch := q.queue[:n:n]
+	if q.queue = q.queue[n:]; len(q.queue) == 0 {
+		q.queue = nil
+	}
+	return batch
+}
+
+// readLog answers reads until ctx ends.
+func (b *Bus) readLog(ctx context.Context, dst Receiver) {
+	pause := readAgain
+	for {
+		batch := b.reads.next()
+		if len(batch) == 0 {
+			select {
+			case <-b.reads.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		if b.readBatch(ctx, dst, batch) {
+			pause = readAgain
+			continue
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, readAgainMax)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readBatch says whether Redis answered. What it did not answer is queued again.
+func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answered bool) {
+	asked := make([]emitter.Read, len(batch))
+	for i, r := range batch {
+		asked[i] = emitter.Read{Room: r.room, Since: r.since.String()}
+	}
+	bounded, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	var failed error
+	for i, p := range b.emitter.Read(bounded, asked) {
+		r := batch[i]
+		if p.Err != nil {
+			failed = p.Err
+			b.Read(r.room, r.since, r.order)
+			continue
+		}
+		b.metrics.reads.WithLabelValues(string(p.Found)).Inc()
+		dst.Replied(r.room, r.since, r.order, p.Page)
+	}
+	if failed != nil && ctx.Err() == nil {
+		b.log.Warn("reading events again", zap.Int("rooms", len(batch)), zap.Error(failed))
+	}
+	return failed == nil
+}
+
+// check looks where quiet rooms are, so that a message which was lost on the way is missed
+// even if it was the room's last.
+func (b *Bus) check(ctx context.Context, dst Receiver) {
+	for tick := time.NewTicker(checkEvery); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		}
+		due := dst.Due()
+		for len(due) > 0 {
+			batch := due[:min(len(due), checkAtOnce)]
+			due = due[len(batch):]
+			bounded, cancel := context.WithTimeout(ctx, readTimeout)
+			at, err := b.emitter.Positions(bounded, batch)
+			cancel()
+			if err != nil {
+				break // the next tick asks again
+			}
+			for i, r := range batch {
+				dst.Checked(r, at[i])
+			}
+		}
+	}
+}

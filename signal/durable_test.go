@@ -1,0 +1,192 @@
+package signal_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+// join joins rooms from positions, and returns what the node says of the first one.
+func join(t *testing.T, c *wstest.Client, room proto.Room, since string) proto.JoinedRoom {
+	t.Helper()
+	c.Send("join", map[string]any{"rooms": []any{map[string]any{"room": room, "since": since}}}, "again")
+	var j proto.Joined
+	if f := c.Expect(t, "joined"); json.Unmarshal(f.Data, &j) != nil || len(j.Rooms) != 1 || !j.Done {
+		t.Fatalf("joined %s", f.Data)
+	}
+	return j.Rooms[0]
+}
+
+// expectNumbers reads n events and wants them to be the next after a position. It returns
+// where the last one is.
+func expectNumbers(t *testing.T, c *wstest.Client, at proto.Position, n int) proto.Position {
+	t.Helper()
+	for range n {
+		f := c.Expect(t, "n")
+		if f.Sequence != at.Sequence+1 || f.Position.Epoch != at.Epoch || string(f.Data) != fmt.Sprint(f.Sequence) {
+			t.Fatalf("after %s comes %s with %s", at, f.Position, f.Data)
+		}
+		at = f.Position
+	}
+	return at
+}
+
+// TestRecover: a till that was away gets what it missed, in order and before what comes
+// then, whichever node it comes back to; one that was away for too long is told so.
+func TestRecover(t *testing.T) {
+	for _, srv := range redistest.Each(t) {
+		t.Run(srv.Name, func(t *testing.T) {
+			near, far := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
+			tok := token(t, "u1", proto.Grants{"*"}, nil)
+			e := emitter.New(srv.Settings())
+			defer e.Close()
+			sent := 0
+			send := func(n int) (at proto.Position) {
+				t.Helper()
+				for range n {
+					sent++
+					r, err := e.SendToRoom(t.Context(), "orders", "n", sent)
+					if err != nil || r.Position.Sequence != uint64(sent) {
+						t.Fatalf("%+v, %v", r, err)
+					}
+					at = r.Position
+				}
+				return at
+			}
+			stays := wstest.Login(t, near.addr(), tok)
+			began := join(t, stays, "orders", "").Position
+			here := wstest.Login(t, near.addr(), tok)
+			if j := join(t, here, "orders", ""); j.Recovered || j.Reason != proto.Fresh || j.Position != began {
+				t.Errorf("a first join: %+v, want it fresh at %s", j, began)
+			}
+			send(3)
+			at := expectNumbers(t, here, began, 3)
+			here.Cut()
+			send(20)
+			for name, node := range map[string]*node{"the node that it left": near, "another node": far} {
+				before := sent
+				c := wstest.Login(t, node.addr(), tok)
+				j := join(t, c, "orders", at.String())
+				if !j.Recovered || j.Position != at || j.Replayed != before-3 {
+					t.Errorf("%s: %+v, want it recovered from %s", name, j, at)
+				}
+				send(2)
+				last := expectNumbers(t, c, at, before-3+2)
+				if j := join(t, c, "orders", last.String()); !j.Recovered || j.Replayed != 0 {
+					t.Errorf("%s: from where the room is: %+v", name, j)
+				}
+				if j := join(t, c, "orders", began.String()); !j.Recovered || j.Replayed != sent {
+					t.Errorf("%s: again from the beginning: %+v", name, j)
+				}
+				expectNumbers(t, c, began, sent)
+				c.Cut()
+			}
+			send(300)
+			for name, v := range map[string]struct {
+				since  string
+				reason proto.Found
+			}{
+				"away for too long":   {at.String(), proto.Behind},
+				"another incarnation": {"abcdefgh.3.0123456789ab", proto.Epoch},
+				"another branch":      {began.Epoch + ".320.0123456789ab", proto.Forked},
+				"ahead of the room":   {began.Epoch + ".4000.0123456789ab", proto.Rewound},
+			} {
+				for _, node := range []*node{near, far} {
+					c := wstest.Login(t, node.addr(), tok)
+					j := join(t, c, "orders", v.since)
+					if j.Recovered || j.Reason != v.reason || j.Position.Sequence > uint64(sent) {
+						t.Errorf("%s: %+v, want it not recovered: %s", name, j, v.reason)
+					}
+					send(1)
+					expectNumbers(t, c, j.Position, sent-int(j.Position.Sequence))
+					c.Cut()
+				}
+			}
+			expectNumbers(t, stays, began, sent)
+		})
+	}
+}
+
+// unheard publishes an event which Redis takes and no node hears: its message was lost.
+func unheard(t *testing.T, srv *redistest.Server, room proto.Room, id string, data int) {
+	t.Helper()
+	source, err := os.ReadFile("../emitter/publish.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := srv.Client()
+	defer rdb.Close()
+	l := srv.Settings().Layout()
+	e := proto.Event{Event: "n", EventID: proto.EventID(id), Data: json.RawMessage(fmt.Sprint(data))}
+	err = redis.NewScript(string(source)).Run(t.Context(), rdb,
+		[]string{l.Position(room), l.Log(room), l.Once(room, e.EventID)},
+		"nowhere", "PUBLISH", id, proto.Fingerprint(e), proto.AppendBody(nil, proto.Message{Event: e}), 256, 600, 86400, 120, "lostlost").Err()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLostMessages: what Redis took and no node heard reaches the till with the next event,
+// or when the node looks where the room is.
+func TestLostMessages(t *testing.T) {
+	for _, srv := range redistest.Each(t) {
+		t.Run(srv.Name, func(t *testing.T) {
+			t.Parallel()
+			n := run(t, settings(srv.Settings()))
+			c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil))
+			at := join(t, c, "orders", "").Position
+			unheard(t, srv, "orders", "a", 1)
+			unheard(t, srv, "orders", "b", 2)
+			if _, err := n.SendToRoom(t.Context(), "orders", "n", 3); err != nil {
+				t.Fatal(err)
+			}
+			at = expectNumbers(t, c, at, 3)
+			unheard(t, srv, "orders", "c", 4)
+			began := time.Now()
+			expectNumbers(t, c, at, 1)
+			t.Logf("healed after %s", time.Since(began).Round(10*time.Millisecond))
+		})
+	}
+}
+
+// TestReusedID: the same event twice is one event, another one under its id is refused.
+func TestReusedID(t *testing.T) {
+	for _, srv := range redistest.Each(t) {
+		t.Run(srv.Name, func(t *testing.T) {
+			n := run(t, settings(srv.Settings()))
+			c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"}), "orders")
+			for i, v := range []struct {
+				data      int
+				duplicate bool
+				failed    proto.ErrorCode
+			}{{1, false, ""}, {1, true, ""}, {2, false, proto.CodeReused}} {
+				c.Send("publish", map[string]any{"room": "orders", "event": "n", "data": v.data, "eventId": "order-42"}, fmt.Sprint(i))
+				expected := 1
+				if i == 0 {
+					expected = 2 // the ack and the event
+				}
+				for range expected {
+					var ack proto.Ack
+					switch f, err := c.Next(); {
+					case err != nil:
+						t.Fatal(err)
+					case f.Event == "n" && i == 0:
+					case f.Event == "error" && f.Error().Code == v.failed && v.failed != "":
+					case f.Event == "ack" && v.failed == "" && json.Unmarshal(f.Data, &ack) == nil && ack.Duplicate == v.duplicate && ack.Sequence == 1 && ack.Position.Sequence == 1:
+					default:
+						t.Errorf("try %d: %s %s", i, f.Event, f.Data)
+					}
+				}
+			}
+		})
+	}
+}
