@@ -24,6 +24,7 @@ const (
 	CodeUnknownEvent         ErrorCode = "unknown_event"
 	CodeNoReceiver           ErrorCode = "no_receiver"
 	CodeNotFound             ErrorCode = "not_found"
+	CodeGone                 ErrorCode = "gone"
 )
 
 // An ErrorInfo is one line of the table of error codes.
@@ -57,6 +58,7 @@ var Errors = []ErrorInfo{
 	{CodeUnknownEvent, "Unknown event", false},
 	{CodeNoReceiver, "Nobody there", false},
 	{CodeNotFound, "Not found", false},
+	{CodeGone, "Not kept any more", false},
 }
 
 // Message is the code's text in the table.

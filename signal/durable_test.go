@@ -2,8 +2,11 @@ package signal_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,6 +189,114 @@ func TestReusedID(t *testing.T) {
 						t.Errorf("try %d: %s %s", i, f.Event, f.Data)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestHistoryOverHTTP: a page takes the state that a service has set and joins from its
+// position, or asks for what it missed. Who may not join gets nothing.
+func TestHistoryOverHTTP(t *testing.T) {
+	for _, srv := range redistest.Each(t) {
+		t.Run(srv.Name, func(t *testing.T) {
+			n := run(t, settings(srv.Settings()))
+			tok := token(t, "u1", proto.Grants{"orders", "a/b c"}, nil)
+			e := emitter.New(srv.Settings())
+			defer e.Close()
+			ask := func(path, token string) (int, map[string]any) {
+				t.Helper()
+				q, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.addr()+path, nil)
+				if token != "" {
+					q.Header.Set("Authorization", "Bearer "+token)
+				}
+				r, err := http.DefaultClient.Do(q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Body.Close()
+				var body map[string]any
+				if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+					t.Fatal(err)
+				}
+				return r.StatusCode, body
+			}
+			began, err := e.Position(t.Context(), "orders")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var at [5]string
+			for i := range 5 {
+				r, err := e.SendToRoom(t.Context(), "orders", "n", i+1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				at[i] = r.Position.String()
+			}
+			if err := e.SetSnapshot(t.Context(), "orders", map[string]int{"open": 3}, began); err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range []struct {
+				path, token string
+				status      int
+				says        string
+			}{
+				{"/replay/orders?fromSeq=1", tok, 200, "1 2 3 4 5"},
+				{"/replay/orders?fromSeq=4", tok, 200, "4 5"},
+				{"/replay/orders?fromSeq=6", tok, 200, ""},
+				{"/replay/orders?since=" + began.String(), tok, 200, "1 2 3 4 5"},
+				{"/replay/orders?since=" + at[2], tok, 200, "4 5"},
+				{"/replay/orders?since=" + at[4], tok, 200, ""},
+				{"/replay/orders?fromSeq=7", tok, 410, "rewound"},
+				{"/replay/orders?since=abcdefgh.1.0123456789ab", tok, 410, "epoch"},
+				{"/replay/orders?since=" + began.Epoch + ".2.0123456789ab", tok, 410, "forked"},
+				{"/replay/orders?since=" + began.Epoch + ".5.0123456789ab", tok, 410, "forked"},
+				{"/replay/orders?since=x", tok, 400, "bad_position"},
+				{"/replay/orders?fromSeq=0", tok, 400, "bad_request"},
+				{"/replay/orders?fromSeq=-1", tok, 400, "bad_request"},
+				{"/replay/orders", tok, 400, "bad_request"},
+				{"/replay/orders?fromSeq=1&since=x", tok, 400, "bad_request"},
+				{"/replay/payments?fromSeq=1", tok, 403, "forbidden"},
+				{"/replay/orders?fromSeq=1", "", 401, "unauthenticated"},
+				{"/replay/orders?fromSeq=1", "x", 401, "authentication_failed"},
+				{"/replay/a%7Bb?fromSeq=1", tok, 400, "bad_name"},
+				{"/replay/$user:u2?fromSeq=1", tok, 400, "reserved"},
+				{"/replay/a/b%20c?since=abcdefgh.1.0123456789ab", tok, 410, "epoch"},
+				{"/snapshot/payments", tok, 403, "forbidden"},
+				{"/snapshot/a/b%20c", tok, 404, "not_found"},
+				{"/snapshot/orders", tok, 200, "open"},
+			} {
+				status, body := ask(v.path, v.token)
+				said := fmt.Sprint(body)
+				if events, ok := body["events"].([]any); ok {
+					said = ""
+					for _, e := range events {
+						said += fmt.Sprintf(" %v", e.(map[string]any)["data"])
+					}
+					said = strings.TrimSpace(said)
+					if said != v.says {
+						t.Errorf("%s: events %q, want %q", v.path, said, v.says)
+					}
+				}
+				if status != v.status || !strings.Contains(said, v.says) {
+					t.Errorf("%s: %d %v, want %d and %s", v.path, status, body, v.status, v.says)
+				}
+			}
+			_, snap := ask("/snapshot/orders", tok)
+			c := wstest.Login(t, n.addr(), tok)
+			if j := join(t, c, "orders", snap["position"].(string)); !j.Recovered || j.Replayed != 5 {
+				t.Errorf("from the snapshot: %+v", j)
+			}
+			expectNumbers(t, c, began, 5)
+			for what, p := range map[string]proto.Position{"no position": {}, "another room's": {Epoch: "abcdefgh", Sequence: 1, Tag: began.Tag}} {
+				if err := e.SetSnapshot(t.Context(), "orders", 1, p); !errors.Is(err, emitter.ErrInvalid) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			rdb := srv.Client()
+			defer rdb.Close()
+			rdb.Del(t.Context(), srv.Settings().Layout().Position("orders")) // Redis has lost it
+			if status, body := ask("/snapshot/orders", tok); status != 410 || body["reason"] != "epoch" {
+				t.Errorf("a snapshot of another incarnation: %d %v", status, body)
 			}
 		})
 	}

@@ -82,14 +82,18 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	n.countPublished(reg)
 	n.bus = bus.New(n.id, cfg.Redis, cfg.Ignis == "listen", n.emitter, n.log, reg)
 	n.hub = hub.New(n.bus, reg)
+	who := verifier(cfg)
 	n.sockets = transport.New(transport.Options{
 		Session: &session.Options{
-			Node: n.id, Hub: n.hub, Verifier: verifier(cfg), Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+			Node: n.id, Hub: n.hub, Verifier: who, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
 			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout, Heartbeat: transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 		},
 		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
-	o := api.Options{WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg}
+	o := api.Options{
+		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
+		Historian: n.emitter, Verifier: who, DefaultRooms: rooms(cfg.DefaultRooms),
+	}
 	n.public, n.admin = server(api.Public(o)), server(api.Admin(o))
 	return n, nil
 }

@@ -28,11 +28,14 @@ type Sender interface {
 
 // Options of the endpoints.
 type Options struct {
-	WebSocket http.Handler // GET /ws
-	Sender    Sender
-	Key       emitter.Secret // of POST /api/send; empty closes it
-	Ready     func() error   // why new clients should go elsewhere, or nil
-	Gatherer  prometheus.Gatherer
+	WebSocket    http.Handler // GET /ws
+	Sender       Sender
+	Historian    Historian
+	Verifier     Verifier       // of those who ask for history
+	DefaultRooms []proto.Room   // that everybody may ask for
+	Key          emitter.Secret // of POST /api/send; empty closes it
+	Ready        func() error   // why new clients should go elsewhere, or nil
+	Gatherer     prometheus.Gatherer
 }
 
 // Public is what clients and services reach.
@@ -40,6 +43,7 @@ func Public(o Options) http.Handler {
 	r := chi.NewRouter()
 	r.Handle("/ws", o.WebSocket)
 	r.With(key(o.Key)).Post("/api/send", send(o.Sender))
+	history(r, o)
 	problems(r)
 	health(r, o.Ready)
 	return r
@@ -113,6 +117,15 @@ type request struct {
 	Live    bool             `json:"live"`
 }
 
+// sent is what POST /api/send answers.
+type sent struct {
+	EventID   proto.EventID `json:"eventId"`
+	Sequence  uint64        `json:"sequence,omitempty"` // of a durable event, as its position
+	Position  string        `json:"position,omitempty"`
+	Receivers int           `json:"receivers"`
+	Duplicate bool          `json:"duplicate,omitempty"`
+}
+
 type to struct {
 	Client proto.ClientID `json:"client"`
 	User   proto.UserID   `json:"user"`
@@ -173,7 +186,11 @@ func send(s Sender) http.HandlerFunc {
 		receipt, err := s.Send(r.Context(), target, q.Event, q.Data, opts...)
 		switch {
 		case err == nil:
-			write(w, http.StatusOK, "application/json", map[string]any{"eventId": receipt.EventID, "receivers": receipt.Receivers})
+			write(w, http.StatusOK, "application/json", sent{
+				receipt.EventID, receipt.Position.Sequence, receipt.Position.String(), receipt.Receivers, receipt.Duplicate,
+			})
+		case errors.Is(err, emitter.ErrEventIDReused):
+			problem(w, http.StatusConflict, proto.CodeReused, "the room had another event under this id within the last two minutes")
 		case errors.Is(err, emitter.ErrTooLarge):
 			problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, err.Error())
 		case errors.Is(err, emitter.ErrInvalid):

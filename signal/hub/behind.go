@@ -135,6 +135,7 @@ const resyncs = 500
 // resync tells a member that events may be missing. Where there are many, each gets another
 // time to wait, or all would ask the application at once.
 func (s *shard) resync(m *member, why proto.Found, at proto.Position) []byte {
+	s.metrics.resyncs.Inc()
 	spread := m.local.size() * 1000 / resyncs // milliseconds
 	return proto.EncodeFrame(proto.EventResync, proto.Resync{
 		Room: m.local.name.Public(), Position: at, Reason: why, After: rand.IntN(spread + 1),

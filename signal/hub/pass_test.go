@@ -161,7 +161,7 @@ func TestSlowClientCostsTheOthersNothing(t *testing.T) {
 		if want := count(events)[events-room.MaxEntries:]; !slices.Equal(got, want) {
 			t.Errorf("%d events from %d on, want %d from %d", len(got), got[0], len(want), want[0])
 		}
-		if n := dropped(t, reg, "slow"); n != events-len(got) || dropped(t, reg, "ring") != 0 {
+		if n := dropped(t, reg, "slow"); n != events-len(got) {
 			t.Errorf("%d dropped, want %d", n, events-len(got))
 		}
 		if slow.caught != 1 {
@@ -269,7 +269,7 @@ func TestBehindServedInOrder(t *testing.T) {
 					}
 				}
 			}
-			if n := dropped(t, reg, "slow") + dropped(t, reg, "ring"); n != 0 {
+			if n := dropped(t, reg, "slow"); n != 0 {
 				t.Fatalf("seed %d: %d dropped", seed, n)
 			}
 		})
@@ -553,7 +553,7 @@ func TestJoinWhileBlocked(t *testing.T) {
 		if got := c.numbers(t, "r"); !slices.Equal(got, []int{1, 2}) && !slices.Equal(got, []int{0, 1, 2}) {
 			t.Errorf("it got %v of the room", got)
 		}
-		if n := dropped(t, reg, "ring") + dropped(t, reg, "slow"); n != 0 {
+		if n := dropped(t, reg, "slow"); n != 0 {
 			t.Errorf("%d dropped", n)
 		}
 	})

@@ -47,7 +47,7 @@ const turn = 128
 type work interface{ turn(*shard) (again bool) }
 
 // counts are what a turn has done, brought to the metrics at its end.
-type counts struct{ delivered, slow, overflown int }
+type counts struct{ delivered, slow int }
 
 // A command is an add or a remove.
 type command interface{ do(*shard) }
@@ -173,7 +173,6 @@ func (s *shard) run(ctx context.Context) {
 func (s *shard) count() {
 	s.metrics.delivered.Add(float64(s.counted.delivered))
 	s.metrics.slow.Add(float64(s.counted.slow))
-	s.metrics.overflown.Add(float64(s.counted.overflown))
 	s.counted = counts{}
 	if s.alone && s.writes >= turn {
 		s.writes = 0

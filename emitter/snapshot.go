@@ -1,0 +1,115 @@
+package emitter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// A Snapshot is the state of a room as a service wrote it down, and where the room was
+// then: who takes both and joins from the position misses nothing.
+type Snapshot struct {
+	Position proto.Position  `json:"position"`
+	Time     int64           `json:"time"` // milliseconds since 1970 at the service
+	Data     json.RawMessage `json:"data"`
+}
+
+// ErrNoSnapshot means that nobody has set one for the room, or that a day has passed since.
+var ErrNoSnapshot = errors.New("emitter: the room has no snapshot")
+
+// SetSnapshot keeps the present state of a room, for clients that load it with
+// GET /snapshot/{room}, for a day. at must have been taken, with Position, before the data
+// was read, or events between the two are missing in both. A position that is not on the
+// room's chain is ErrInvalid, and one that is too old for what is kept of the room too:
+// read again, and set it again.
+func (e *Emitter) SetSnapshot(ctx context.Context, room proto.Room, data any, at proto.Position) error {
+	fail := func(err error) error { return fmt.Errorf("emitter: snapshot of room %q: %w", room, err) }
+	raw, err := encode(data)
+	if err := errors.Join(room.Check(), err); err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if len(raw) > MaxEvent {
+		return fail(fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(raw), MaxEvent))
+	}
+	if at.IsZero() {
+		return fail(fmt.Errorf("%w: it has no position", ErrInvalid))
+	}
+	if err := e.agree(ctx); err != nil {
+		return fail(err)
+	}
+	p := e.Read(ctx, []Read{{room, at.String()}})[0]
+	switch {
+	case p.Err != nil:
+		return fail(p.Err)
+	case p.Found != proto.OK:
+		return fail(fmt.Errorf("%w: position %s: %s", ErrInvalid, at, p.Found))
+	}
+	b, err := json.Marshal(Snapshot{at, time.Now().UnixMilli(), raw})
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if err := e.rdb.Set(ctx, e.layout.Snapshot(room), b, positionAge).Err(); err != nil {
+		return fail(Classify(err))
+	}
+	return nil
+}
+
+// Snapshot is the last one that was set, for nodes. Found says whether clients can join from
+// its position.
+func (e *Emitter) Snapshot(ctx context.Context, room proto.Room) (s Snapshot, found proto.Found, err error) {
+	fail := func(err error) (Snapshot, proto.Found, error) {
+		return Snapshot{}, "", fmt.Errorf("emitter: snapshot of room %q: %w", room, err)
+	}
+	b, err := e.rdb.Get(ctx, e.layout.Snapshot(room)).Bytes()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return fail(ErrNoSnapshot)
+	case err != nil:
+		return fail(Classify(err))
+	}
+	if err := json.Unmarshal(b, &s); err != nil || s.Position.IsZero() {
+		return fail(ErrNoSnapshot) // not one of ours
+	}
+	p := e.Read(ctx, []Read{{room, s.Position.String()}})[0]
+	if p.Err != nil {
+		return fail(p.Err)
+	}
+	return s, p.Found, nil
+}
+
+// Kept are the events of a room that Redis keeps, the oldest first and without a gap, and
+// where the room is; for nodes.
+func (e *Emitter) Kept(ctx context.Context, room proto.Room) (events []proto.Message, top proto.Position, err error) {
+	var at *redis.StringCmd
+	var log *redis.StringSliceCmd
+	_, err = e.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		at = p.Get(ctx, e.layout.Position(room))
+		log = p.LRange(ctx, e.layout.Log(room), 0, -1)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, top, Classify(err)
+	}
+	if top, err = proto.ParsePosition(at.Val()); err != nil {
+		return nil, proto.Position{}, nil // nobody has written to it
+	}
+	for _, line := range log.Val() {
+		m, err := proto.DecodeMessage([]byte(line))
+		if n := len(events); err != nil || m.Position.Epoch != top.Epoch || n > 0 && !m.Follows(events[n-1].Position) {
+			events = events[:0] // what comes after it counts
+			continue
+		}
+		m.Room = room
+		events = append(events, m)
+	}
+	if n := len(events); n > 0 && events[n-1].Position != top {
+		events = nil
+	}
+	return events, top, nil
+}
