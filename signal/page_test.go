@@ -150,8 +150,9 @@ func TestPage(t *testing.T) {
 	}
 	p.click("#bus")
 	p.until("it is back", status, "admin", "connected")
+	p.until("and hears what it missed", events, "admin", admin+1)
 	p.click("#sale")
-	p.until("and hears again", events, "admin", admin+1)
+	p.until("and what comes", events, "admin", admin+2)
 	if dir := os.Getenv("SIGNAL_TEST_SCREENSHOTS"); dir != "" {
 		png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 		if err != nil {

@@ -216,7 +216,7 @@ func TestChain(t *testing.T) {
 
 // seeds are as many as SIGNAL_SEEDS says.
 func seeds(t *testing.T) uint64 {
-	n, err := strconv.ParseUint(cmp.Or(os.Getenv("SIGNAL_SEEDS"), "300"), 10, 32)
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv("SIGNAL_SEEDS"), "150"), 10, 32)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,7 +127,7 @@ func (l *local) opened() (ready []command) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heard = true
-	l.room.Doubt() // what came while nobody listened is missing
+	l.room.Reopen()
 	ready = l.admit()
 	l.read()
 	return ready

@@ -61,6 +61,7 @@ type Room struct {
 	at   proto.Position // after the last durable entry; zero before the first read was answered
 	base proto.Position // before the first entry in the ring
 	open bool           // at has been where Redis had the room
+	deaf bool           // at may be from before a time in which nothing was heard
 
 	state state
 	since proto.Position  // of the read that is wanted or out
@@ -171,6 +172,13 @@ func (r *Room) Doubt() {
 	}
 }
 
+// Reopen says that nothing was heard for a while. Joins wait until a read has told what is
+// missing: nobody shall join at a place that the room is about to leave.
+func (r *Room) Reopen() {
+	r.deaf = true
+	r.Doubt()
+}
+
 // Checked says where Redis has the room. Elsewhere may only mean that an event has come
 // since, or that Redis lost its last ones: a read tells.
 func (r *Room) Checked(top proto.Position) {
@@ -206,6 +214,7 @@ func (r *Room) Replied(since proto.Position, p proto.Page) {
 		return
 	}
 	doubt := r.state == again
+	r.deaf = r.deaf && doubt
 	r.state = known
 	switch {
 	case p.Found == proto.OK && (r.at.IsZero() || r.at == r.since):
@@ -257,7 +266,7 @@ func (r *Room) lose(why proto.Found, at proto.Position) {
 func (r *Room) At() proto.Position { return r.at }
 
 // Opened says that the room's position is known, so that clients can join.
-func (r *Room) Opened() bool { return r.open }
+func (r *Room) Opened() bool { return r.open && !r.deaf }
 
 func (r *Room) size() int { return len(r.ring) - r.gone }
 
@@ -292,7 +301,7 @@ type Verdict struct {
 // when only Redis can tell of the position from which the client wants to go on.
 func (r *Room) Join(since proto.Position) (v Verdict, ok bool) {
 	switch {
-	case !r.open:
+	case !r.Opened():
 		return v, false
 	case since.IsZero():
 		return r.verdict(r.Head(), r.at, proto.Fresh), true

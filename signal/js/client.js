@@ -1,0 +1,204 @@
+// A till's connection that misses nothing without being told: it keeps a position in each
+// room, joins again from there, and asks its application for the present state when a room
+// cannot go on from there. The rules are those of the wire (README, "What it promises").
+
+/** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
+/** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void}} Handlers */
+/** @typedef {{url: string, token: () => string | Promise<string>, state?: (state: string, code?: number) => void,
+ *   positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
+
+/** What to do after a close code: never connect again, or get a new token first. Others: try again. */
+export const closes = /** @type {Record<number, 'never' | 'token'>} */ ({
+  4003: 'never', 4004: 'never', 4005: 'token', 4006: 'never', 4009: 'never', 4011: 'never',
+})
+
+const knownIds = 1024 // of the last events of a room
+const rejoinEvery = 5_000 // milliseconds between two joins of a room that does not go on
+const stable = 60_000 // milliseconds after which a connection counts as good
+
+/** @param {number} tries @param {() => number} random milliseconds to wait: all clients that were lost together come back apart */
+export function backoff(tries, random = Math.random) {
+  return tries === 0 ? random() * 1_000 : random() * Math.min(30_000, 500 * 2 ** Math.min(tries, 16))
+}
+
+/** @param {string} position */
+function parse(position) {
+  const [epoch, sequence] = position.split('.')
+  return { epoch, sequence: Number(sequence) }
+}
+
+/** A room as this client knows it. */
+class Room {
+  position = ''
+  rejoinAt = 0 // not before
+  /** @type {Set<string>} */ ids = new Set()
+
+  /** @param {Handlers} handlers */
+  constructor(handlers) { this.handlers = handlers }
+
+  /** @param {string | undefined} id @returns whether the event is new */
+  isNew(id) {
+    if (id === undefined) return true
+    if (this.ids.has(id)) return false
+    this.ids.add(id)
+    if (this.ids.size > knownIds) this.ids.delete(/** @type {string} */ (this.ids.values().next().value))
+    return true
+  }
+
+  /** @param {string} next @returns whether a position is the next one after the room's */
+  follows(next) {
+    const at = parse(this.position), to = parse(next)
+    return at.epoch === to.epoch && at.sequence + 1 === to.sequence
+  }
+
+  /** @param {string} old @returns whether the room is past a position */
+  isPast(old) {
+    const at = parse(this.position), to = parse(old)
+    return at.epoch === to.epoch && to.sequence <= at.sequence
+  }
+}
+
+export class Client {
+  /** @type {Map<string, Room>} */ #rooms = new Map()
+  /** @type {WebSocket | undefined} */ #socket
+  #options
+  #previous = '' // id of the connection before
+  #ready = false // authenticated
+  #closed = false
+  #tries = 0
+  #opened = 0
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer
+
+  /** @param {Options} options positions are those of an earlier client of this page, by room; this one keeps them up to date */
+  constructor(options) {
+    this.#options = { random: Math.random, positions: new Map(), state: () => {}, WebSocket: globalThis.WebSocket, ...options }
+    this.#connect()
+  }
+
+  /** Joins a room: "$user" and "$broadcast" are the client's own and everyone's.
+   * @param {string} name @param {Handlers} handlers */
+  join(name, handlers) {
+    const room = new Room(handlers)
+    room.position = this.#options.positions.get(name) ?? ''
+    this.#rooms.set(name, room)
+    if (this.#ready) this.#join([name])
+  }
+
+  /** @param {string} name */
+  leave(name) {
+    this.#rooms.delete(name)
+    this.#options.positions.delete(name)
+    if (this.#ready) this.#say('leave', { rooms: [name] })
+  }
+
+  /** Sends an event to a room. It is lost while there is no connection: the caller has the answer to the id to wait for.
+   * @param {string} room @param {string} event @param {any} data @param {string} eventId */
+  publish(room, event, data, eventId) { this.#say('publish', { room, event, data, eventId }, eventId) }
+
+  close() {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    this.#socket?.close(1000)
+  }
+
+  async #connect() {
+    this.#options.state(this.#tries ? 'reconnecting' : 'connecting')
+    let token
+    try { token = await this.#options.token() } catch { return this.#again() }
+    if (this.#closed) return
+    const socket = this.#socket = new this.#options.WebSocket(this.#options.url)
+    socket.onopen = () => this.#say('authenticate', { type: 'Bearer', token, ...(this.#previous && { previous: this.#previous }) })
+    socket.onmessage = ({ data }) => { if (socket === this.#socket) this.#receive(JSON.parse(data)) }
+    socket.onclose = ({ code }) => { if (socket === this.#socket) this.#ended(code) }
+  }
+
+  /** @param {number} code */
+  #ended(code) {
+    this.#ready = false
+    if (this.#opened && Date.now() - this.#opened > stable) this.#tries = 0
+    this.#opened = 0
+    if (this.#closed || closes[code] === 'never') return this.#options.state('offline', code)
+    this.#again(code)
+  }
+
+  /** @param {number} [code] */
+  #again(code) {
+    this.#options.state('reconnecting', code)
+    this.#timer = setTimeout(() => this.#connect(), backoff(this.#tries++, this.#options.random))
+  }
+
+  /** @param {string} event @param {any} data @param {string} [id] */
+  #say(event, data, id) { if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify({ event, data, id })) }
+
+  /** Joins from where the rooms are. @param {string[]} names */
+  #join(names) {
+    if (names.length === 0) return
+    this.#say('join', { rooms: names.map((room) => {
+      const since = this.#rooms.get(room)?.position
+      return since ? { room, since } : room
+    }) })
+  }
+
+  /** @param {Frame} frame */
+  #receive(frame) {
+    const { event, data } = frame
+    switch (event) {
+      case 'connected':
+        this.#previous = data.id
+        this.#ready = true
+        this.#opened = Date.now()
+        this.#join([...this.#rooms.keys()])
+        return
+      case 'joined':
+        for (const r of data.rooms) this.#joined(r)
+        this.#options.state('connected')
+        return
+      case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
+      case 'skip': return this.#advance(data.room, data.position, () => {})
+      case 'degraded': return this.#options.state('degraded')
+      case 'restored': return this.#options.state('connected')
+    }
+    const room = frame.room === undefined ? undefined : this.#rooms.get(frame.room)
+    if (frame.room === undefined || !room) return
+    const apply = () => { if (room.isNew(frame.eventId)) room.handlers.event(frame) }
+    if (frame.position === undefined) apply() // live: it has no place
+    else this.#advance(frame.room, frame.position, apply)
+  }
+
+  /** @param {{room: string, position: string, recovered: boolean, reason?: string}} r */
+  #joined({ room: name, position, recovered, reason }) {
+    const room = this.#rooms.get(name)
+    if (!room || (recovered && room.position !== '' && room.position !== position)) return // an answer to an earlier join
+    const first = room.position === ''
+    if (!recovered && !first) return this.#lost(name, position, reason ?? 'fresh', 0)
+    this.#keep(name, room, position)
+    if (first) room.handlers.resync?.('fresh', position) // position first, then the state: nothing falls in between
+  }
+
+  /** The room goes on elsewhere. @param {string} name @param {string} position @param {string} reason @param {number} after */
+  #lost(name, position, reason, after) {
+    const room = this.#rooms.get(name)
+    if (!room) return
+    this.#keep(name, room, position)
+    setTimeout(() => { if (this.#rooms.get(name) === room) room.handlers.resync?.(reason, position) }, after)
+  }
+
+  /** @param {string} name @param {string} position @param {() => void} apply */
+  #advance(name, position, apply) {
+    const room = this.#rooms.get(name)
+    if (!room || room.position === '') return
+    if (room.follows(position)) {
+      apply()
+      this.#keep(name, room, position) // after it was applied: who crashes in between gets it again
+    } else if (!room.isPast(position) && Date.now() >= room.rejoinAt) {
+      room.rejoinAt = Date.now() + rejoinEvery * (0.8 + 0.4 * this.#options.random())
+      this.#join([name])
+    }
+  }
+
+  /** @param {string} name @param {Room} room @param {string} position */
+  #keep(name, room, position) {
+    room.position = position
+    this.#options.positions.set(name, position)
+  }
+}
