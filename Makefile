@@ -24,6 +24,8 @@ test: ## every test, with the race detector, on real servers
 	@scripts/need redis-server
 	@scripts/need gcc gcc libc6-dev # the race detector links with it
 	@GO=$(GO) scripts/test $(MODULES:%=./%/...)
+	@scripts/need node nodejs
+	@node --test signal/js/
 	@$(GO) test -run Allocs ./signal/hub # which the race detector would falsify
 
 .PHONY: fuzz

@@ -51,7 +51,7 @@ func TestDurable(t *testing.T) {
 			}
 			pages := e.Read(t.Context(), []emitter.Read{
 				{Room: "orders", Since: began.String()}, {Room: "orders", Since: at.String()}, {Room: "orders"},
-				{Room: "orders", Since: "abcdefgh.1.0123456789ab"}, {Room: "orders", Since: at.Epoch + ".2.0123456789ab"},
+				{Room: "orders", Since: "abcdefgh.1.0123456789ab"}, {Room: "orders", Since: at.Epoch.String() + ".2.0123456789ab"},
 			})
 			var found []string
 			for _, p := range pages {

@@ -3,7 +3,6 @@ package emitter
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -112,19 +111,18 @@ func page(r Read, answer any) Page {
 // Positions are where rooms are, for nodes, in one round trip; zero for a room that Redis
 // knows nothing of.
 func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room) ([]proto.Position, error) {
-	answers := make([]*redis.StringCmd, len(rooms))
-	_, err := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, r := range rooms {
-			answers[i] = p.Get(ctx, e.layout.Position(r))
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	keys := make([]string, len(rooms))
+	for i, r := range rooms {
+		keys[i] = e.layout.Position(r)
+	}
+	values, err := e.rdb.MGet(ctx, keys...).Result()
+	if err != nil {
 		return nil, Classify(err)
 	}
 	at := make([]proto.Position, len(rooms))
-	for i, a := range answers {
-		at[i], _ = proto.ParsePosition(a.Val()) // what it is not, is made anew by a read
+	for i, v := range values {
+		s, _ := v.(string)
+		at[i], _ = proto.ParsePosition(s) // what is none is made anew by a read
 	}
 	return at, nil
 }

@@ -18,7 +18,7 @@ const Version = 1
 // one is longer by at most chainLen.
 const MaxMessage = 128 << 10
 
-const chainLen = maxEpoch + 16 + 2*tagLen + 4
+const chainLen = epochLen + 16 + 2*tagLen + 4
 
 // A Message is an event on its way from an emitter to the nodes.
 //

@@ -46,10 +46,10 @@ func random(n int) string { return strings.ToLower(rand.Text()[:n]) }
 // NewEpoch names a new incarnation of a room: 8 letters.
 func NewEpoch() string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	var b [8]byte
+	var b Incarnation
 	rand.Read(b[:])
 	for i := range b {
 		b[i] = letters[int(b[i])%len(letters)]
 	}
-	return string(b[:])
+	return b.String()
 }

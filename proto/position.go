@@ -12,10 +12,16 @@ import (
 // opaque word. Either it lies on the chain of the room's events or it does not, also when
 // Redis came back without its last writes and the numbers were given anew.
 type Position struct {
-	Epoch    string // which incarnation of the room, 1 to 32 letters
-	Sequence uint64 // of the last event before this place; 0 before the first one
-	Tag      Tag    // the chain's fingerprint there
+	Sequence uint64      // of the last event before this place; 0 before the first one
+	Epoch    Incarnation // of the room
+	Tag      Tag         // the chain's fingerprint there
 }
+
+// An Incarnation is 8 letters, by chance: a room that Redis has lost gets others.
+type Incarnation [epochLen]byte
+
+// String is the letters.
+func (i Incarnation) String() string { return string(i[:]) }
 
 // A Tag is 12 hexadecimal digits, made of the tag before and the event.
 type Tag [tagLen]byte
@@ -30,12 +36,12 @@ func (t Tag) String() string {
 
 const (
 	tagLen      = 12
-	maxEpoch    = 32
+	epochLen    = 8
 	maxSequence = 1<<53 - 1 // a number of JavaScript
 )
 
 // IsZero says that there is no position: of a live event, say.
-func (p Position) IsZero() bool { return p.Epoch == "" }
+func (p Position) IsZero() bool { return p.Epoch == Incarnation{} }
 
 // String is the position as it stands in frames and on Redis.
 func (p Position) String() string {
@@ -47,7 +53,7 @@ func (p Position) String() string {
 
 // Append appends String.
 func (p Position) Append(dst []byte) []byte {
-	dst = append(dst, p.Epoch...)
+	dst = append(dst, p.Epoch[:]...)
 	dst = append(dst, '.')
 	dst = strconv.AppendUint(dst, p.Sequence, 10)
 	dst = append(dst, '.')
@@ -80,7 +86,7 @@ func ParsePosition(s string) (p Position, err error) {
 }
 
 func position(epoch, sequence, tag string) (p Position, ok bool) {
-	if len(epoch) == 0 || len(epoch) > maxEpoch {
+	if len(epoch) != epochLen {
 		return p, false
 	}
 	for i := range len(epoch) {
@@ -88,7 +94,7 @@ func position(epoch, sequence, tag string) (p Position, ok bool) {
 			return p, false
 		}
 	}
-	p.Epoch = epoch
+	copy(p.Epoch[:], epoch)
 	if p.Sequence, ok = number(sequence); !ok {
 		return p, false
 	}

@@ -8,7 +8,7 @@ const textHeader = 10
 // EncodeEvent is AppendEvent as a whole WebSocket text message, ready to be written to
 // any number of sockets. It allocates once.
 func EncodeEvent(e Event) []byte {
-	size := textHeader + len(e.Event) + len(e.Data) + len(e.Room) + len(e.EventID) + len(e.Position.Epoch) + 128
+	size := textHeader + len(e.Event) + len(e.Data) + len(e.Room) + len(e.EventID) + 160
 	return AppendEventFrame(make([]byte, 0, size), e)
 }
 

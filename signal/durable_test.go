@@ -100,8 +100,8 @@ func TestRecover(t *testing.T) {
 			}{
 				"away for too long":   {at.String(), proto.Behind},
 				"another incarnation": {"abcdefgh.3.0123456789ab", proto.Epoch},
-				"another branch":      {began.Epoch + ".320.0123456789ab", proto.Forked},
-				"ahead of the room":   {began.Epoch + ".4000.0123456789ab", proto.Rewound},
+				"another branch":      {began.Epoch.String() + ".320.0123456789ab", proto.Forked},
+				"ahead of the room":   {began.Epoch.String() + ".4000.0123456789ab", proto.Rewound},
 			} {
 				for _, node := range []*node{near, far} {
 					c := wstest.Login(t, node.addr(), tok)
@@ -248,8 +248,8 @@ func TestHistoryOverHTTP(t *testing.T) {
 				{"/replay/orders?since=" + at[4], tok, 200, ""},
 				{"/replay/orders?fromSeq=7", tok, 410, "rewound"},
 				{"/replay/orders?since=abcdefgh.1.0123456789ab", tok, 410, "epoch"},
-				{"/replay/orders?since=" + began.Epoch + ".2.0123456789ab", tok, 410, "forked"},
-				{"/replay/orders?since=" + began.Epoch + ".5.0123456789ab", tok, 410, "forked"},
+				{"/replay/orders?since=" + began.Epoch.String() + ".2.0123456789ab", tok, 410, "forked"},
+				{"/replay/orders?since=" + began.Epoch.String() + ".5.0123456789ab", tok, 410, "forked"},
 				{"/replay/orders?since=x", tok, 400, "bad_position"},
 				{"/replay/orders?fromSeq=0", tok, 400, "bad_request"},
 				{"/replay/orders?fromSeq=-1", tok, 400, "bad_request"},
@@ -287,7 +287,7 @@ func TestHistoryOverHTTP(t *testing.T) {
 				t.Errorf("from the snapshot: %+v", j)
 			}
 			expectNumbers(t, c, began, 5)
-			for what, p := range map[string]proto.Position{"no position": {}, "another room's": {Epoch: "abcdefgh", Sequence: 1, Tag: began.Tag}} {
+			for what, p := range map[string]proto.Position{"no position": {}, "another room's": {Epoch: proto.Incarnation([]byte("abcdefgh")), Sequence: 1, Tag: began.Tag}} {
 				if err := e.SetSnapshot(t.Context(), "orders", 1, p); !errors.Is(err, emitter.ErrInvalid) {
 					t.Errorf("%s: %v", what, err)
 				}

@@ -26,7 +26,7 @@ import (
 //	├──────────────────────────────┤
 //	│ hub   auth   bus             │      what is known
 //	├──────────────────────────────┤
-//	│ room                 config  │      what order means; what the operator said
+//	│ room   js            config  │      what order means; the browser's half; what the operator said
 //	├──────────────────────────────┤
 //	│ emitter                      │      what others import
 //	├──────────────────────────────┤
@@ -35,7 +35,7 @@ import (
 var house = [][]string{
 	{"proto"},
 	{"emitter"},
-	{"signal/room", "signal/config"},
+	{"signal/room", "signal/config", "signal/js"},
 	{"signal/hub", "signal/auth", "signal/bus"},
 	{"signal/session"},
 	{"signal/transport", "signal/api", "signal/bench"},

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +20,7 @@ import (
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/js"
 )
 
 // TestMain runs the tests, or plays the emitter of one in a process of its own.
@@ -257,4 +261,24 @@ func (p *process) end(t testing.TB, with syscall.Signal) {
 		t.Errorf("the node ended with %v", err)
 	}
 	p.ended = nil
+}
+
+// TestClientKnowsTheCloseCodes: what the browser's client does after a close code is what
+// the table says.
+func TestClientKnowsTheCloseCodes(t *testing.T) {
+	want := map[string]string{}
+	for _, c := range proto.Closes {
+		if c.Reconnect != proto.ReconnectBackoff { // which is for every other code
+			want[strconv.Itoa(int(c.Code))] = string(c.Reconnect)
+		}
+	}
+	_, table, _ := strings.Cut(string(js.Client), "export const closes =")
+	table, _, _ = strings.Cut(table, "})")
+	got := map[string]string{}
+	for _, m := range regexp.MustCompile(`(\d{4}): '(\w+)'`).FindAllStringSubmatch(table, -1) {
+		got[m[1]] = m[2]
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the client has %v, the table %v", got, want)
+	}
 }

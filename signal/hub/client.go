@@ -12,7 +12,7 @@ import (
 // keep their order. Its calls may come from any goroutine.
 type Client struct {
 	id    proto.ClientID
-	was   proto.ClientID // the client's connection before this one, or empty
+	was   *proto.ClientID // the client's connection before this one, or nil
 	conn  Conn
 	hub   *Hub
 	shard *shard
@@ -56,7 +56,10 @@ type own struct {
 // the client's connection before this one leaves out this one too; was may be empty.
 func (h *Hub) Add(id, was proto.ClientID, conn Conn) *Client {
 	h.mu.Lock()
-	c := &Client{id: id, was: was, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)]}
+	c := &Client{id: id, conn: conn, hub: h, shard: h.shards[h.added%len(h.shards)]}
+	if before := was; before != "" {
+		c.was = &before
+	}
 	h.added++
 	h.clients[id] = c
 	h.mu.Unlock()

@@ -27,7 +27,6 @@ import (
 type store struct {
 	mu    sync.Mutex
 	rnd   *rand.Rand
-	epoch string
 	base  proto.Position // before the first of log
 	log   []proto.Message
 	keeps int                              // the most that log holds
@@ -53,8 +52,11 @@ func tag(s string) (t proto.Tag) {
 
 // empty is a restart without data.
 func (s *store) empty() {
-	s.epoch = fmt.Sprint("epoch", string(rune('a'+s.rnd.IntN(26))), string(rune('a'+s.rnd.IntN(26))))
-	s.base = proto.Position{Epoch: s.epoch, Tag: tag(s.epoch)}
+	epoch := proto.Incarnation([]byte("epochxyz"))
+	for i := range epoch[5:] {
+		epoch[5+i] = byte('a' + s.rnd.IntN(26))
+	}
+	s.base = proto.Position{Epoch: epoch, Tag: tag(epoch.String())}
 	s.log = nil
 }
 

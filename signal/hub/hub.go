@@ -198,10 +198,10 @@ func (h *Hub) local(name proto.Room) *local {
 	return h.rooms[name]
 }
 
-// checkEvery is how many ticks pass between two checks of a room without events.
+// A room is quiet after so many ticks without an event, and then checked every so many.
 const (
-	checkEvery = 6
 	quietAfter = 120
+	checkEvery = 6
 )
 
 // Due are the rooms whose position is to be checked with this tick, of which there is one in

@@ -161,7 +161,7 @@ type bus struct {
 }
 
 // began is where all rooms are.
-var began = proto.Position{Epoch: "abcdefgh", Tag: proto.Tag([]byte("0123456789ab"))}
+var began = proto.Position{Epoch: proto.Incarnation([]byte("abcdefgh")), Tag: proto.Tag([]byte("0123456789ab"))}
 
 func (b *bus) Read(r proto.Room, since proto.Position, order bool) {
 	found := proto.OK

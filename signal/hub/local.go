@@ -41,7 +41,8 @@ const none room.Cursor = math.MaxUint64
 func newLocal(name proto.Room, h *Hub) *local {
 	shards := len(h.shards)
 	cursors := make([]room.Cursor, 2*shards)
-	return &local{name: name, hub: h, taken: cursors[:shards:shards], least: cursors[shards:]}
+	quiet := quietAfter + uint16(len(h.rooms)%checkEvery) // not all with the same tick
+	return &local{name: name, hub: h, quiet: quiet, taken: cursors[:shards:shards], least: cursors[shards:]}
 }
 
 // receive gives the event to the room and says which shards are to be told.

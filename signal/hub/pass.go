@@ -202,7 +202,7 @@ func (s *shard) write(m *member, p *pass) {
 }
 
 func (m *member) isOneOf(clients []proto.ClientID) bool {
-	return slices.Contains(clients, m.client.id) || m.client.was != "" && slices.Contains(clients, m.client.was)
+	return slices.Contains(clients, m.client.id) || m.client.was != nil && slices.Contains(clients, *m.client.was)
 }
 
 // writeEach writes entries that may look different to this member: of a durable event that

@@ -21,11 +21,8 @@ export function backoff(tries, random = Math.random) {
   return tries === 0 ? random() * 1_000 : random() * Math.min(30_000, 500 * 2 ** Math.min(tries, 16))
 }
 
-/** @param {string} position */
-function parse(position) {
-  const [epoch, sequence] = position.split('.')
-  return { epoch, sequence: Number(sequence) }
-}
+/** @param {string} position @returns {[string, number]} */
+const parse = (position) => [position.split('.')[0], Number(position.split('.')[1])]
 
 /** A room as this client knows it. */
 class Room {
@@ -47,14 +44,14 @@ class Room {
 
   /** @param {string} next @returns whether a position is the next one after the room's */
   follows(next) {
-    const at = parse(this.position), to = parse(next)
-    return at.epoch === to.epoch && at.sequence + 1 === to.sequence
+    const [epoch, sequence] = parse(this.position), [e, s] = parse(next)
+    return e === epoch && s === sequence + 1
   }
 
   /** @param {string} old @returns whether the room is past a position */
   isPast(old) {
-    const at = parse(this.position), to = parse(old)
-    return at.epoch === to.epoch && to.sequence <= at.sequence
+    const [epoch, sequence] = parse(this.position), [e, s] = parse(old)
+    return e === epoch && s <= sequence
   }
 }
 
@@ -117,7 +114,8 @@ export class Client {
     this.#ready = false
     if (this.#opened && Date.now() - this.#opened > stable) this.#tries = 0
     this.#opened = 0
-    if (this.#closed || closes[code] === 'never') return this.#options.state('offline', code)
+    if (this.#closed) return
+    if (closes[code] === 'never') return this.#options.state('offline', code)
     this.#again(code)
   }
 
@@ -147,12 +145,10 @@ export class Client {
         this.#previous = data.id
         this.#ready = true
         this.#opened = Date.now()
-        this.#join([...this.#rooms.keys()])
-        return
+        return this.#join([...this.#rooms.keys()])
       case 'joined':
         for (const r of data.rooms) this.#joined(r)
-        this.#options.state('connected')
-        return
+        return this.#options.state('connected')
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'degraded': return this.#options.state('degraded')

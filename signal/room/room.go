@@ -48,24 +48,37 @@ type Entry struct {
 	Resync   proto.Found      // why events may be missing before it; empty for an event
 }
 
-// A Room is ready to use when zero.
+// A Room is ready to use when zero. Most rooms are a user's and quiet, so what only others
+// need is made when they need it.
 type Room struct {
-	ring    []Entry
-	gone    int    // of ring: forgotten, and moved out when they are the larger part
-	first   Cursor // of ring[gone]
-	bytes   int    // of all frames in ring
-	durable int    // entries in ring with a position
-	resync  Cursor // after the last resync
-	why     proto.Found
-
-	at   proto.Position // after the last durable entry; zero before the first read was answered
-	base proto.Position // before the first entry in the ring
-	open bool           // at has been where Redis had the room
-	deaf bool           // at may be from before a time in which nothing was heard
-
+	first Cursor         // of the ring
+	at    proto.Position // after the last durable entry; zero before the first read was answered
+	ring  *ring          // nil before the first entry
+	lost  *loss          // the last one; nil without
+	heal  *healing       // nil while nothing is in doubt
 	state state
-	since proto.Position  // of the read that is wanted or out
-	kept  []proto.Message // arrived while a read is wanted or out
+	open  bool // at has been where Redis had the room
+	deaf  bool // at may be from before a time in which nothing was heard
+}
+
+type ring struct {
+	entries []Entry
+	gone    int            // of entries: forgotten, and moved out when they are the larger part
+	bytes   int            // of all frames
+	durable int            // entries with a position
+	base    proto.Position // before the first entry
+}
+
+// A loss is a resync: who is before it is told of it.
+type loss struct {
+	after Cursor // the place right after it
+	why   proto.Found
+}
+
+// A healing is a read that is wanted or out.
+type healing struct {
+	since proto.Position
+	kept  []proto.Message // arrived meanwhile
 }
 
 type state uint8
@@ -88,12 +101,19 @@ func (r *Room) Receive(m proto.Message) (news bool) {
 		return true
 	case r.state == known && !r.at.IsZero():
 		return r.judge(m)
-	case len(r.kept) < waiting:
-		r.kept = append(r.kept, m)
+	case len(r.healing().kept) < waiting:
+		r.heal.kept = append(r.heal.kept, m)
 	default:
 		r.Doubt()
 	}
 	return false
+}
+
+func (r *Room) healing() *healing {
+	if r.heal == nil {
+		r.heal = &healing{}
+	}
+	return r.heal
 }
 
 // judge takes the next event of the chain. Any other one that the chain does not show to
@@ -101,7 +121,6 @@ func (r *Room) Receive(m proto.Message) (news bool) {
 func (r *Room) judge(m proto.Message) (news bool) {
 	switch {
 	case m.Follows(r.at):
-		m.Position.Epoch = r.at.Epoch // keeps not the whole message alive
 		r.append(entry(m))
 		return true
 	case !r.has(m.Position):
@@ -124,13 +143,16 @@ func Entries(events []proto.Message) []Entry {
 }
 
 func (r *Room) append(e Entry) {
-	r.ring = append(r.ring, e)
-	r.bytes += len(e.Frame)
+	if r.ring == nil {
+		r.ring = &ring{base: r.at}
+	}
+	r.ring.entries = append(r.ring.entries, e)
+	r.ring.bytes += len(e.Frame)
 	if !e.Position.IsZero() {
 		r.at = e.Position
-		r.durable++
+		r.ring.durable++
 	}
-	for r.size() > MaxEntries || r.bytes > MaxBytes && r.size() > 1 {
+	for r.size() > MaxEntries || r.ring.bytes > MaxBytes && r.size() > 1 {
 		r.Forget(r.first + 1)
 	}
 }
@@ -143,10 +165,10 @@ func (r *Room) has(p proto.Position) bool {
 
 // find is the cursor right after a position.
 func (r *Room) find(p proto.Position) (Cursor, bool) {
-	if p.Epoch != r.at.Epoch || p.Sequence > r.at.Sequence || p.Sequence < r.base.Sequence {
+	if p.Epoch != r.at.Epoch || p.Sequence > r.at.Sequence || p.Sequence < r.base().Sequence {
 		return 0, false
 	}
-	ring := r.ring[r.gone:]
+	ring := r.entries()
 	// The numbers of the chain have no gaps: so many entries at least come after it.
 	for i := len(ring) - 1 - int(r.at.Sequence-p.Sequence); i >= 0; i-- {
 		switch e := &ring[i]; {
@@ -156,15 +178,15 @@ func (r *Room) find(p proto.Position) (Cursor, bool) {
 			return 0, false
 		}
 	}
-	return r.first, p == r.base
+	return r.first, p == r.base()
 }
 
 // Doubt says that something may be missing: a read is wanted, from where the room is.
 func (r *Room) Doubt() {
 	switch r.state {
 	case known:
-		if !r.at.IsZero() {
-			r.since = r.at
+		if r.healing(); !r.at.IsZero() {
+			r.heal.since = r.at
 		}
 		r.state = doubted
 	case reading:
@@ -190,11 +212,12 @@ func (r *Room) Checked(top proto.Position) {
 // Open asks for the room's position, before which nothing else counts. Who joins an open
 // room from a position may want what follows it: the read brings it for all of them.
 func (r *Room) Open(since proto.Position) {
-	if r.at.IsZero() && r.state != reading && r.state != again && (r.since.IsZero() || r.since.Epoch == since.Epoch && since.Sequence < r.since.Sequence) {
-		r.since = since
+	if !r.at.IsZero() || r.state == reading || r.state == again {
+		return
 	}
-	if r.at.IsZero() && r.state == known {
-		r.state = doubted
+	r.state = doubted
+	if h := r.healing(); h.since.IsZero() || h.since.Epoch == since.Epoch && since.Sequence < h.since.Sequence {
+		h.since = since
 	}
 }
 
@@ -205,21 +228,21 @@ func (r *Room) Read() (since proto.Position, wanted bool) {
 		return since, false
 	}
 	r.state = reading
-	return r.since, true
+	return r.heal.since, true
 }
 
 // Replied takes the answer to Read. What was kept meanwhile is judged after it.
 func (r *Room) Replied(since proto.Position, p proto.Page) {
-	if r.state != reading && r.state != again || since != r.since {
+	if r.state != reading && r.state != again || since != r.heal.since {
 		return
 	}
 	doubt := r.state == again
 	r.deaf = r.deaf && doubt
 	r.state = known
 	switch {
-	case p.Found == proto.OK && (r.at.IsZero() || r.at == r.since):
+	case p.Found == proto.OK && (r.at.IsZero() || r.at == since):
 		if r.at.IsZero() {
-			r.begin(r.since)
+			r.begin(since)
 		}
 		for _, m := range p.Events {
 			if m.Follows(r.at) { // the reader of Redis has seen to it
@@ -236,14 +259,10 @@ func (r *Room) Replied(since proto.Position, p proto.Page) {
 		r.begin(p.Top)
 		r.open = true
 	}
-	kept := r.kept
-	r.kept = nil
+	kept := r.heal.kept
+	r.heal = nil
 	for _, m := range kept {
-		if r.state == known {
-			r.judge(m)
-		} else {
-			r.kept = append(r.kept, m)
-		}
+		r.Receive(m)
 	}
 	if doubt {
 		r.Doubt()
@@ -251,7 +270,18 @@ func (r *Room) Replied(since proto.Position, p proto.Page) {
 }
 
 func (r *Room) begin(at proto.Position) {
-	r.at, r.base = at, at
+	r.at = at
+	if r.ring != nil {
+		r.ring.base = at
+	}
+}
+
+// base is where the room was before the first entry in the ring.
+func (r *Room) base() proto.Position {
+	if r.ring == nil {
+		return r.at
+	}
+	return r.ring.base
 }
 
 // lose says to all readers that events may be missing, and begins anew at a position.
@@ -259,7 +289,7 @@ func (r *Room) lose(why proto.Found, at proto.Position) {
 	r.Forget(r.Head())
 	r.begin(at)
 	r.append(Entry{Position: at, Resync: why})
-	r.resync, r.why = r.Head(), why
+	r.lost = &loss{r.Head(), why}
 }
 
 // At is where the room is; zero before anything is known of it.
@@ -268,26 +298,28 @@ func (r *Room) At() proto.Position { return r.at }
 // Opened says that the room's position is known, so that clients can join.
 func (r *Room) Opened() bool { return r.open && !r.deaf }
 
-func (r *Room) size() int { return len(r.ring) - r.gone }
+func (r *Room) entries() []Entry {
+	if r.ring == nil {
+		return nil
+	}
+	return r.ring.entries[r.ring.gone:]
+}
+
+func (r *Room) size() int { return len(r.entries()) }
 
 // Bytes is the length of all frames in the ring.
-func (r *Room) Bytes() int { return r.bytes }
+func (r *Room) Bytes() int {
+	if r.ring == nil {
+		return 0
+	}
+	return r.ring.bytes
+}
 
 // Durable says whether the ring holds what a client may come back for.
-func (r *Room) Durable() bool { return r.durable > 0 }
+func (r *Room) Durable() bool { return r.ring != nil && r.ring.durable > 0 }
 
 // Head is the place after the last entry.
 func (r *Room) Head() Cursor { return r.first + Cursor(r.size()) }
-
-// PositionAt is where the room was at a cursor that the ring still reaches.
-func (r *Room) PositionAt(c Cursor) proto.Position {
-	for i := int(min(c, r.Head())-r.first) - 1; i >= 0; i-- {
-		if p := r.ring[r.gone+i].Position; !p.IsZero() {
-			return p
-		}
-	}
-	return r.base
-}
 
 // A Verdict says how a join takes effect.
 type Verdict struct {
@@ -344,16 +376,20 @@ type Reader struct {
 // missed is the number. It may be that ahead the reader has more than the room: then it has
 // to wait.
 func (r *Room) Seek(from Reader) (to Reader, lost proto.Found, missed int, ahead bool) {
+	resync := Cursor(0)
+	if r.lost != nil {
+		resync = r.lost.after
+	}
 	switch {
-	case from.Cursor < r.resync && (from.InLog || r.first >= r.resync):
-		return Reader{Cursor: r.Head(), At: r.at}, r.why, 0, false
+	case from.Cursor < resync && (from.InLog || r.first >= resync):
+		return Reader{Cursor: r.Head(), At: r.at}, r.lost.why, 0, false
 	case !from.InLog && from.Cursor >= r.first:
 		return from, "", 0, false
-	case !from.InLog && from.Cursor < r.resync:
-		return Reader{Cursor: r.resync - 1, At: from.At}, "", 0, false // the resync itself comes next
+	case !from.InLog && from.Cursor < resync:
+		return Reader{Cursor: resync - 1, At: from.At}, "", 0, false // the resync itself comes next
 	}
-	if !from.InLog && from.At.Epoch == r.base.Epoch {
-		missed = int(r.first-from.Cursor) - int(r.base.Sequence-from.At.Sequence)
+	if !from.InLog && from.At.Epoch == r.at.Epoch {
+		missed = int(r.first-from.Cursor) - int(r.base().Sequence-from.At.Sequence)
 	}
 	if c, ok := r.find(from.At); ok {
 		return Reader{Cursor: c, At: from.At}, "", missed, false
@@ -367,7 +403,7 @@ func (r *Room) Seek(from Reader) (to Reader, lost proto.Found, missed int, ahead
 func (r *Room) From(dst []Entry, c, end Cursor, most int) (_ []Entry, from Cursor) {
 	from = min(max(c, r.first), max(c, end))
 	for i, bytes := from, 0; i < end; i++ {
-		e := r.ring[r.gone+int(i-r.first)]
+		e := r.ring.entries[r.ring.gone+int(i-r.first)]
 		if bytes += len(e.Frame); bytes > most && i > from {
 			break
 		}
@@ -378,22 +414,26 @@ func (r *Room) From(dst []Entry, c, end Cursor, most int) (_ []Entry, from Curso
 
 // Forget drops what stands before c: every reader has taken it.
 func (r *Room) Forget(c Cursor) {
+	g := r.ring
+	if g == nil {
+		return
+	}
 	for ; r.first < c && r.size() > 0; r.first++ {
-		e := &r.ring[r.gone]
-		r.bytes -= len(e.Frame)
+		e := &g.entries[g.gone]
+		g.bytes -= len(e.Frame)
 		if !e.Position.IsZero() {
-			r.base = e.Position
-			r.durable--
+			g.base = e.Position
+			g.durable--
 		}
 		*e = Entry{}
-		r.gone++
+		g.gone++
 	}
-	if r.gone > len(r.ring)/2 {
-		r.ring = slices.Delete(r.ring, 0, r.gone)
-		r.gone = 0
+	if g.gone > len(g.entries)/2 {
+		g.entries = slices.Delete(g.entries, 0, g.gone)
+		g.gone = 0
 	}
-	if len(r.ring) == 0 && cap(r.ring) > keptCap {
-		r.ring = nil // a burst is over: a quiet room costs nothing
+	if len(g.entries) == 0 && cap(g.entries) > keptCap {
+		g.entries = nil // a burst is over: a quiet room costs nothing
 	}
 }
 

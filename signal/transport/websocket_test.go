@@ -37,7 +37,7 @@ func (d *deaf) Subscribe(r proto.Room) { go d.hub.Subscribed(r) }
 func (d *deaf) Unsubscribe(proto.Room) {}
 
 func (d *deaf) Read(r proto.Room, since proto.Position, order bool) {
-	began := proto.Position{Epoch: "abcdefgh", Tag: proto.Tag([]byte("0123456789ab"))}
+	began := proto.Position{Epoch: proto.Incarnation([]byte("abcdefgh")), Tag: proto.Tag([]byte("0123456789ab"))}
 	go d.hub.Replied(r, since, order, proto.Page{Found: proto.Fresh, Top: began})
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/signal-team/signal/signal"
 	"github.com/signal-team/signal/signal/bus"
 	"github.com/signal-team/signal/signal/config"
+	"github.com/signal-team/signal/signal/js"
 )
 
 //go:embed page
@@ -187,7 +188,11 @@ func (d *demo) handler() http.Handler {
 	}
 	r := chi.NewRouter()
 	r.Get("/demo.json", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, map[string]any{"nodes": d.nodes, "token": d.token(), "room": updates, "closes": proto.Closes, "gate": d.gate != nil})
+		reply(w, http.StatusOK, map[string]any{"nodes": d.nodes, "token": d.token(), "room": updates, "gate": d.gate != nil})
+	})
+	r.Get("/client.js", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+		_, _ = w.Write(js.Client)
 	})
 	// The seed's contract: pong, and the time in C's format to the room (S3-12).
 	r.Post("/ping", func(w http.ResponseWriter, r *http.Request) {

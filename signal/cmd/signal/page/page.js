@@ -1,14 +1,14 @@
-// The demo page: two panes, each a client of a node of its choice. Ten lines of it
-// (Pane.connect) are all that a till needs.
+// The demo page: two panes, each a client of a node of its choice. A till needs no more of it
+// than Pane.connect.
+import { Client } from './client.js'
 
-/** @typedef {{nodes: string[], token: string, room: string, gate: boolean, closes: {code: number, reconnect: string}[]}} Demo */
+/** @typedef {{nodes: string[], token: string, room: string, gate: boolean}} Demo */
 
 const demo = /** @type {Demo} */ (await (await fetch('demo.json')).json())
 
 class Pane {
-  #socket = /** @type {WebSocket | null} */ (null)
-  #tries = 0
-  #timer = 0
+  #client = /** @type {Client | null} */ (null)
+  #positions = new Map() // kept over clients: the next one gets what this one missed
   #root
   #node
 
@@ -21,46 +21,20 @@ class Pane {
     this.#node = /** @type {HTMLSelectElement} */ (this.#find('select'))
     demo.nodes.forEach((address, i) => this.#node.add(new Option(`${i + 1}: ${address}`, address)))
     this.#node.selectedIndex = node
-    this.#node.addEventListener('change', () => { this.#tries = 0; this.connect() })
+    this.#node.addEventListener('change', () => this.connect())
     document.querySelector('#panes')?.append(this.#root)
     this.connect()
   }
 
   connect() {
-    clearTimeout(this.#timer)
-    this.#socket?.close()
-    this.#show(this.#tries ? 'reconnecting' : 'connecting')
-    const socket = this.#socket = new WebSocket(`ws://${this.#node.value}/ws`)
-    socket.onopen = () => socket.send(JSON.stringify({ event: 'authenticate', data: { type: 'Bearer', token: demo.token } }))
-    socket.onmessage = ({ data }) => this.#receive(socket, JSON.parse(data))
-    socket.onclose = ({ code }) => { if (socket === this.#socket) this.#closed(code) }
-  }
-
-  /** @param {WebSocket} socket @param {{event: string, data?: any, room?: string}} frame */
-  #receive(socket, frame) {
-    switch (frame.event) {
-      case 'connected':
-        socket.send(JSON.stringify({ event: 'join', data: { rooms: [demo.room] }, id: 'demo' }))
-        break
-      case 'joined':
-        if (frame.data.rooms.some((/** @type {{room: string}} */ r) => r.room === demo.room)) {
-          this.#tries = 0
-          this.#show('connected')
-        }
-        break
-      case 'degraded': this.#show('degraded'); break
-      case 'restored': this.#show('connected'); break
-      default: if (frame.room) this.#list(frame)
-    }
-  }
-
-  /** @param {number} code */
-  #closed(code) {
-    const rule = demo.closes.find((c) => c.code === code)?.reconnect ?? 'backoff'
-    if (rule === 'never') return this.#show('offline')
-    this.#show(this.#tries < 8 ? 'reconnecting' : 'offline')
-    const wait = Math.min(30_000, 500 * 2 ** Math.min(this.#tries++, 6)) * (0.8 + 0.4 * Math.random()) // milliseconds
-    this.#timer = setTimeout(() => this.connect(), wait)
+    this.#client?.close()
+    this.#client = new Client({
+      url: `ws://${this.#node.value}/ws`,
+      token: () => demo.token,
+      positions: this.#positions,
+      state: (state) => this.#show(state),
+    })
+    this.#client.join(demo.room, { event: (frame) => this.#list(frame) })
   }
 
   /** @param {{event: string, data?: any}} frame */

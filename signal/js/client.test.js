@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Client, backoff, closes } from './client.js'
+
+/** A socket whose other end is the test. */
+class Socket {
+  static all = /** @type {Socket[]} */ ([])
+  readyState = 1
+  sent = /** @type {any[]} */ ([])
+  constructor() { Socket.all.push(this) }
+  /** @param {string} text */
+  send(text) { this.sent.push(JSON.parse(text)) }
+  close() { this.end(1000) }
+  /** @param {any} frame */
+  say(frame) { this.onmessage({ data: JSON.stringify(frame) }) }
+  /** @param {number} code */
+  end(code) { this.readyState = 3; this.onclose({ code }) }
+  /** @param {any} [_] */ onmessage(_) {}
+  /** @param {any} [_] */ onclose(_) {}
+  onopen() {}
+}
+
+const tag = '0123456789ab'
+/** @param {number} n @param {object} [more] */
+const event = (n, more = {}) => ({ event: 'n', room: 'orders', data: n, eventId: `e-${n}`, sequence: n, position: `abcdefgh.${n}.${tag}`, ...more })
+
+/** A client that has joined "orders" at n, and what it was told. @param {import('node:test').TestContext} t @param {number} n */
+async function joined(t, n) {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  Socket.all = []
+  const got = /** @type {any[]} */ ([])
+  const client = new Client({ url: 'ws://node/ws', token: () => 'token', WebSocket: /** @type {any} */ (Socket), random: () => 0.5, state: (s) => got.push(s) })
+  client.join('orders', { event: (f) => got.push(f.data), resync: (reason, position) => got.push(`${reason} ${position}`) })
+  const socket = await connected('c1')
+  socket.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.${n}.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  got.length = 0
+  t.after(() => client.close())
+  return { client, socket, got }
+}
+
+/** The last socket, authenticated. @param {string} id */
+async function connected(id) {
+  await Promise.resolve() // the token
+  await Promise.resolve()
+  const socket = /** @type {Socket} */ (Socket.all.at(-1))
+  socket.onopen()
+  socket.say({ event: 'connected', data: { id } })
+  return socket
+}
+
+test('events in their order, each once', async (t) => {
+  const { socket, got } = await joined(t, 0)
+  for (const f of [event(1), event(2), event(2), event(1), event(3)]) socket.say(f)
+  socket.say({ event: 'skip', data: { room: 'orders', position: `abcdefgh.4.${tag}` } })
+  socket.say(event(5))
+  socket.say(event(6, { eventId: 'e-5' })) // sent again after its two minutes
+  socket.say(event(7))
+  socket.say({ event: 'live', room: 'orders', data: 'live' })
+  socket.say({ event: 'n', room: 'another', data: 'x' })
+  assert.deepEqual(got, [1, 2, 3, 5, 7, 'live'])
+})
+
+test('a gap: it joins again from where it is, not more than once in a while', async (t) => {
+  const { socket, got } = await joined(t, 0)
+  socket.say(event(1))
+  socket.sent.length = 0
+  socket.say(event(3))
+  socket.say(event(4))
+  const again = { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } }
+  assert.deepEqual(socket.sent, [again])
+  socket.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 3 }], denied: [], done: true } })
+  for (const n of [2, 3, 4]) socket.say(event(n))
+  t.mock.timers.tick(6_000)
+  socket.say(event(9))
+  assert.deepEqual(socket.sent.length, 2)
+  assert.deepEqual(got.filter(Number), [1, 2, 3, 4])
+})
+
+test('away and back: from its position, and with the id of the connection before', async (t) => {
+  const { socket, got } = await joined(t, 0)
+  socket.say(event(1))
+  socket.end(1006)
+  t.mock.timers.tick(1_000)
+  const next = await connected('c2')
+  assert.deepEqual(next.sent, [
+    { event: 'authenticate', data: { type: 'Bearer', token: 'token', previous: 'c1' } },
+    { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } },
+  ])
+  next.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 1 }], denied: [], done: true } })
+  next.say(event(2))
+  socket.say(event(3)) // of the dead connection
+  assert.deepEqual(got.filter(Number), [1, 2])
+})
+
+test('told of a loss: position first, then, when it is time, the state', async (t) => {
+  const { socket, got } = await joined(t, 5)
+  socket.say({ event: 'resync', data: { room: 'orders', position: `ijklmnop.2.${tag}`, reason: 'epoch', after: 700 } })
+  socket.say(event(3, { position: `ijklmnop.3.${tag}` }))
+  assert.deepEqual(got, [3])
+  t.mock.timers.tick(700)
+  assert.deepEqual(got, [3, `epoch ijklmnop.2.${tag}`])
+  socket.end(1006)
+  t.mock.timers.tick(1_000)
+  const next = await connected('c2')
+  next.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `ijklmnop.900.${tag}`, recovered: false, reason: 'behind', replayed: 0 }], denied: [], done: true } })
+  t.mock.timers.tick(0)
+  assert.equal(got.at(-1), `behind ijklmnop.900.${tag}`)
+})
+
+test('close codes: some are final, others are tried again', async (t) => {
+  for (const code of [4003, 4006, 4011, 1000 + 11, 4010, 4005]) {
+    const { socket, got, client } = await joined(t, 0)
+    const before = Socket.all.length
+    socket.end(code)
+    t.mock.timers.tick(2_000)
+    await Promise.resolve()
+    await Promise.resolve()
+    const final = closes[code] === 'never'
+    assert.equal(Socket.all.length > before, !final, `${code}`)
+    assert.equal(got.includes('offline'), final, `${code}`)
+    client.close()
+    t.mock.timers.reset()
+  }
+})
+
+test('the wait grows, stays bounded, and differs', () => {
+  const longest = (/** @type {number} */ tries) => backoff(tries, () => 1)
+  assert.deepEqual([0, 1, 2, 6, 7, 50].map(longest), [1_000, 1_000, 2_000, 30_000, 30_000, 30_000])
+  assert.equal(backoff(5, () => 0), 0)
+})
