@@ -46,6 +46,21 @@ func TestDurable(t *testing.T) {
 			}
 			rdb := srv.Client()
 			defer rdb.Close()
+			if _, err := e.Position(t.Context(), "empty"); err != nil {
+				t.Fatal(err)
+			}
+			empty, full := srv.Settings().Layout().Position("empty"), srv.Settings().Layout().Position("orders")
+			rdb.Expire(t.Context(), empty, time.Minute)
+			before := rdb.TTL(t.Context(), full).Val()
+			if err := e.Renew(t.Context(), []proto.Room{"empty", "orders", "nobody's"}); err != nil {
+				t.Error(err)
+			}
+			if ttl := rdb.TTL(t.Context(), empty).Val(); ttl < 50*time.Minute {
+				t.Errorf("an empty room is kept for %v", ttl)
+			}
+			if ttl := rdb.TTL(t.Context(), full).Val(); ttl < before-time.Minute || ttl < 20*time.Hour {
+				t.Errorf("a room with events was kept for %v, and now for %v", before, ttl)
+			}
 			if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -125,6 +126,17 @@ func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room) ([]proto.Po
 		at[i], _ = proto.ParsePosition(s) // what is none is made anew by a read
 	}
 	return at, nil
+}
+
+// Renew keeps the positions of rooms for another hour, for nodes.
+func (e *Emitter) Renew(ctx context.Context, rooms []proto.Room) error {
+	_, err := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, r := range rooms {
+			p.ExpireGT(ctx, e.layout.Position(r), emptyAge*time.Second)
+		}
+		return nil
+	})
+	return Classify(err)
 }
 
 // Position is where a durable room is. Take it first, then read your own data, then call

@@ -1,9 +1,13 @@
 package signal_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/signal-team/signal/signal/bus"
+	"maps"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -17,6 +21,23 @@ import (
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/transport/wstest"
 )
+
+// eachRedis are a real Redis and an embedded one.
+func eachRedis(t *testing.T) map[string]emitter.Settings {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- bus.RunEmbedded(ctx, l) }()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+	})
+	return map[string]emitter.Settings{"single": redistest.Start(t).Settings(), "embedded": {Addrs: []string{l.Addr().String()}}}
+}
 
 // join joins rooms from positions, and returns what the node says of the first one.
 func join(t *testing.T, c *wstest.Client, room proto.Room, since string) proto.JoinedRoom {
@@ -46,11 +67,11 @@ func expectNumbers(t *testing.T, c *wstest.Client, at proto.Position, n int) pro
 // TestRecover: a till that was away gets what it missed, in order and before what comes
 // then, whichever node it comes back to; one that was away for too long is told so.
 func TestRecover(t *testing.T) {
-	for _, srv := range redistest.Each(t) {
-		t.Run(srv.Name, func(t *testing.T) {
-			near, far := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
+	for name, server := range eachRedis(t) {
+		t.Run(name, func(t *testing.T) {
+			near, far := run(t, settings(server)), run(t, settings(server))
 			tok := token(t, "u1", proto.Grants{"*"}, nil)
-			e := emitter.New(srv.Settings())
+			e := emitter.New(server)
 			defer e.Close()
 			sent := 0
 			send := func(n int) (at proto.Position) {
@@ -120,15 +141,15 @@ func TestRecover(t *testing.T) {
 }
 
 // unheard publishes an event which Redis takes and no node hears: its message was lost.
-func unheard(t *testing.T, srv *redistest.Server, room proto.Room, id string, data int) {
+func unheard(t *testing.T, redisAt emitter.Settings, room proto.Room, id string, data int) {
 	t.Helper()
 	source, err := os.ReadFile("../emitter/publish.lua")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rdb := srv.Client()
+	rdb := redisAt.Open()
 	defer rdb.Close()
-	l := srv.Settings().Layout()
+	l := redisAt.Layout()
 	e := proto.Event{Event: "n", EventID: proto.EventID(id), Data: json.RawMessage(fmt.Sprint(data))}
 	err = redis.NewScript(string(source)).Run(t.Context(), rdb,
 		[]string{l.Position(room), l.Log(room), l.Once(room, e.EventID)},
@@ -141,19 +162,19 @@ func unheard(t *testing.T, srv *redistest.Server, room proto.Room, id string, da
 // TestLostMessages: what Redis took and no node heard reaches the till with the next event,
 // or when the node looks where the room is.
 func TestLostMessages(t *testing.T) {
-	for _, srv := range redistest.Each(t) {
-		t.Run(srv.Name, func(t *testing.T) {
+	for name, server := range eachRedis(t) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := run(t, settings(srv.Settings()))
+			n := run(t, settings(server))
 			c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil))
 			at := join(t, c, "orders", "").Position
-			unheard(t, srv, "orders", "a", 1)
-			unheard(t, srv, "orders", "b", 2)
+			unheard(t, server, "orders", "a", 1)
+			unheard(t, server, "orders", "b", 2)
 			if _, err := n.SendToRoom(t.Context(), "orders", "n", 3); err != nil {
 				t.Fatal(err)
 			}
 			at = expectNumbers(t, c, at, 3)
-			unheard(t, srv, "orders", "c", 4)
+			unheard(t, server, "orders", "c", 4)
 			began := time.Now()
 			expectNumbers(t, c, at, 1)
 			t.Logf("healed after %s", time.Since(began).Round(10*time.Millisecond))
@@ -163,9 +184,9 @@ func TestLostMessages(t *testing.T) {
 
 // TestReusedID: the same event twice is one event, another one under its id is refused.
 func TestReusedID(t *testing.T) {
-	for _, srv := range redistest.Each(t) {
-		t.Run(srv.Name, func(t *testing.T) {
-			n := run(t, settings(srv.Settings()))
+	for name, server := range eachRedis(t) {
+		t.Run(name, func(t *testing.T) {
+			n := run(t, settings(server))
 			c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"}), "orders")
 			for i, v := range []struct {
 				data      int
@@ -197,11 +218,11 @@ func TestReusedID(t *testing.T) {
 // TestHistoryOverHTTP: a page takes the state that a service has set and joins from its
 // position, or asks for what it missed. Who may not join gets nothing.
 func TestHistoryOverHTTP(t *testing.T) {
-	for _, srv := range redistest.Each(t) {
-		t.Run(srv.Name, func(t *testing.T) {
-			n := run(t, settings(srv.Settings()))
+	for name, server := range eachRedis(t) {
+		t.Run(name, func(t *testing.T) {
+			n := run(t, settings(server))
 			tok := token(t, "u1", proto.Grants{"orders", "a/b c"}, nil)
-			e := emitter.New(srv.Settings())
+			e := emitter.New(server)
 			defer e.Close()
 			ask := func(path, token string) (int, map[string]any) {
 				t.Helper()
@@ -221,7 +242,7 @@ func TestHistoryOverHTTP(t *testing.T) {
 				return r.StatusCode, body
 			}
 			began, err := e.Position(t.Context(), "orders")
-			if err != nil {
+			if err = errors.Join(err, e.Renew(t.Context(), []proto.Room{"orders"})); err != nil {
 				t.Fatal(err)
 			}
 			var at [5]string
@@ -292,12 +313,90 @@ func TestHistoryOverHTTP(t *testing.T) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
-			rdb := srv.Client()
+			rdb := server.Open()
 			defer rdb.Close()
-			rdb.Del(t.Context(), srv.Settings().Layout().Position("orders")) // Redis has lost it
+			rdb.Del(t.Context(), server.Layout().Position("orders")) // Redis has lost it
 			if status, body := ask("/snapshot/orders", tok); status != 410 || body["reason"] != "epoch" {
 				t.Errorf("a snapshot of another incarnation: %d %v", status, body)
 			}
 		})
+	}
+}
+
+// TestOlderSnapshot: Redis comes back without its last events, and their senders send some of
+// them again behind new ones. Rooms that lost something are told, once, and go on; the
+// others hear nothing of it.
+func TestOlderSnapshot(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil), "orders", "calm")
+	send := func(room proto.Room, id int) {
+		t.Helper()
+		if _, err := e.SendToRoom(t.Context(), room, "n", id, emitter.EventID(proto.EventID(fmt.Sprint("id-", id)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range 3 {
+		send("orders", id)
+		send("calm", id)
+	}
+	rdb := srv.Client()
+	if err := rdb.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	_ = rdb.Close()
+	for id := 3; id < 6; id++ {
+		send("orders", id)
+	}
+	for range 9 {
+		c.Expect(t, "n")
+	}
+	srv.Kill()
+	srv.Restart()
+	send("orders", 100)
+	for id := 4; id < 6; id++ { // number 5 and 6 have other events before them now
+		send("orders", id)
+	}
+	send("calm", 3)
+	send("orders", 101)
+	send("calm", 4)
+	top := map[proto.Room]proto.Position{}
+	for _, room := range []proto.Room{"orders", "calm"} {
+		p, err := e.Position(t.Context(), room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		top[room] = p
+	}
+	at := map[proto.Room]proto.Position{}
+	resyncs := map[proto.Room]int{}
+	for !maps.Equal(at, top) {
+		f, err := c.Next()
+		if err != nil {
+			t.Fatalf("the till is at %v, the rooms at %v: %v", at, top, err)
+		}
+		var r proto.Resync
+		switch f.Event {
+		case "resync":
+			if err := json.Unmarshal(f.Data, &r); err != nil {
+				t.Fatal(err)
+			}
+			resyncs[r.Room]++
+			at[r.Room] = r.Position
+		case "n":
+			if was, told := at[f.Room]; told && f.Sequence != was.Sequence+1 {
+				t.Errorf("%s: after %s comes %s", f.Room, was, f.Position)
+			}
+			at[f.Room] = f.Position
+		}
+	}
+	if resyncs["orders"] != 1 || resyncs["calm"] != 0 {
+		t.Errorf("resyncs %v, want orders told once, and calm not", resyncs)
+	}
+	if top["orders"].Sequence != 7 || top["calm"].Sequence != 5 {
+		t.Errorf("the rooms are at %v", top)
 	}
 }

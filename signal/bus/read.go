@@ -2,6 +2,8 @@ package bus
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +20,9 @@ const (
 	checkAtOnce  = 500
 	checkEvery   = 5 * time.Second
 	readTimeout  = 2 * time.Second
-	readAgain    = 100 * time.Millisecond // after a failure; twice as long after each further one
+	readAgain    = 100 * time.Millisecond // while Redis is away; twice as long each time
 	readAgainMax = 2 * time.Second
+	renewEvery   = 240 // ticks of checkEvery
 )
 
 // A read is what somebody waits for. While Redis does not answer, it stays.
@@ -85,7 +88,8 @@ func (b *Bus) readLog(ctx context.Context, dst Receiver) {
 	}
 }
 
-// readBatch says whether Redis answered. What it did not answer is queued again.
+// readBatch says whether Redis answered. What it did not answer is queued again; a room
+// that it refuses to read waits, and the others do not wait for it.
 func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answered bool) {
 	asked := make([]emitter.Read, len(batch))
 	for i, r := range batch {
@@ -93,37 +97,39 @@ func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answer
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	var failed error
+	answered = true
 	for i, p := range b.emitter.Read(bounded, asked) {
 		r := batch[i]
-		if p.Err != nil {
-			failed = p.Err
+		if p.Err != nil && ctx.Err() == nil {
+			b.log.Warn("reading a room again", zap.String("room", string(r.room)), zap.Error(p.Err))
+		}
+		switch {
+		case errors.Is(p.Err, emitter.ErrRefused):
+			time.AfterFunc(readAgainMax, func() { b.Read(r.room, r.since, r.order) })
+			continue
+		case p.Err != nil:
+			answered = false
 			b.Read(r.room, r.since, r.order)
 			continue
 		}
 		b.metrics.reads.WithLabelValues(string(p.Found)).Inc()
 		dst.Replied(r.room, r.since, r.order, p.Page)
 	}
-	if failed != nil && ctx.Err() == nil {
-		b.log.Warn("reading events again", zap.Int("rooms", len(batch)), zap.Error(failed))
-	}
-	return failed == nil
+	return answered
 }
 
 // check looks where quiet rooms are, so that a message which was lost on the way is missed
 // even if it was the room's last.
 func (b *Bus) check(ctx context.Context, dst Receiver) {
-	for tick := time.NewTicker(checkEvery); ; {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			tick.Stop()
 			return
 		}
-		due := dst.Due()
-		for len(due) > 0 {
-			batch := due[:min(len(due), checkAtOnce)]
-			due = due[len(batch):]
+		for batch := range slices.Chunk(dst.Due(), checkAtOnce) {
 			bounded, cancel := context.WithTimeout(ctx, readTimeout)
 			at, err := b.emitter.Positions(bounded, batch)
 			cancel()
@@ -133,6 +139,23 @@ func (b *Bus) check(ctx context.Context, dst Receiver) {
 			for i, r := range batch {
 				dst.Checked(r, at[i])
 			}
+		}
+		if n%renewEvery == 0 {
+			b.renew(ctx)
+		}
+	}
+}
+
+// renew keeps the positions of rooms with members, so that a room in which nothing happens
+// does not begin anew under them.
+func (b *Bus) renew(ctx context.Context) {
+	for batch := range slices.Chunk(b.subs.all(), checkAtOnce) {
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
+		err := b.emitter.Renew(bounded, batch)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			b.log.Warn("positions not renewed", zap.Error(err))
+			return // in good time again: they live for an hour
 		}
 	}
 }

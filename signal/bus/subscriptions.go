@@ -1,6 +1,8 @@
 package bus
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -188,6 +190,13 @@ func (s *subscriptions) settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.owed == 0
+}
+
+// all are the rooms that are wanted, or were until just now.
+func (s *subscriptions) all() []proto.Room {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.rooms))
 }
 
 func (s *subscriptions) size() int {
