@@ -106,3 +106,26 @@ func FuzzCheckData(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPosition: what is taken is written again to the letter, and fits into a message.
+func FuzzPosition(f *testing.F) {
+	for _, s := range []string{"kQzTmWbR.17.9f3a0c61b2de", "abcdefgh.0.000000000000", "abcdefgh.9007199254740991.ffffffffffff", "abcdefgh.01.ffffffffffff", "..", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := proto.ParsePosition(s)
+		if err != nil {
+			if _, ok := errors.AsType[*proto.NameError](err); !ok {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if p.String() != s || p.IsZero() {
+			t.Fatalf("%q is read as %q", s, p)
+		}
+		m, err := proto.DecodeMessage([]byte("S1 " + p.Epoch.String() + " " + strings.Split(s, ".")[1] + " 0123456789ab " + p.Tag.String() + " e-1\n{\"event\":\"e\"}"))
+		if (err == nil) != (p.Sequence > 0) || err == nil && m.Position != p {
+			t.Fatalf("%q in a message: %v, %v", s, m.Position, err)
+		}
+	})
+}
