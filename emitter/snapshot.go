@@ -60,11 +60,11 @@ func (e *Emitter) SetSnapshot(ctx context.Context, room proto.Room, data any, at
 	return nil
 }
 
-// Snapshot is the last one that was set, for nodes. Found says whether clients can join from
-// its position.
-func (e *Emitter) Snapshot(ctx context.Context, room proto.Room) (s Snapshot, found proto.Found, err error) {
-	fail := func(err error) (Snapshot, proto.Found, error) {
-		return Snapshot{}, "", fmt.Errorf("emitter: snapshot of room %q: %w", room, err)
+// Snapshot is the last one that was set, for nodes. The page says whether clients can join
+// from its position, and where the room is.
+func (e *Emitter) Snapshot(ctx context.Context, room proto.Room) (s Snapshot, now proto.Page, err error) {
+	fail := func(err error) (Snapshot, proto.Page, error) {
+		return Snapshot{}, now, fmt.Errorf("emitter: snapshot of room %q: %w", room, err)
 	}
 	b, err := e.rdb.Get(ctx, e.layout.Snapshot(room)).Bytes()
 	switch {
@@ -80,7 +80,7 @@ func (e *Emitter) Snapshot(ctx context.Context, room proto.Room) (s Snapshot, fo
 	if p.Err != nil {
 		return fail(p.Err)
 	}
-	return s, p.Found, nil
+	return s, p.Page, nil
 }
 
 // Kept are the events of a room that Redis keeps, the oldest first and without a gap, and

@@ -18,7 +18,7 @@ import (
 // A Historian knows what is kept of a room.
 type Historian interface {
 	Kept(ctx context.Context, room proto.Room) ([]proto.Message, proto.Position, error)
-	Snapshot(ctx context.Context, room proto.Room) (emitter.Snapshot, proto.Found, error)
+	Snapshot(ctx context.Context, room proto.Room) (emitter.Snapshot, proto.Page, error)
 }
 
 // A Verifier says who the bearer of a token is.
@@ -102,6 +102,10 @@ func replay(h Historian) roomHandler {
 			unanswered(w)
 			return
 		}
+		if top.IsZero() {
+			problem(w, http.StatusNotFound, proto.CodeNotFound, "nobody has sent to this room, or not for a day")
+			return
+		}
 		if q.Has("since") {
 			from = since.Sequence + 1
 		}
@@ -143,14 +147,14 @@ func after(events []proto.Message, top, since proto.Position, from uint64) ([]pr
 // snapshot answers with the state that a service has set, and the position to join from.
 func snapshot(h Historian) roomHandler {
 	return func(w http.ResponseWriter, r *http.Request, room proto.Room) {
-		s, found, err := h.Snapshot(r.Context(), room)
+		s, now, err := h.Snapshot(r.Context(), room)
 		switch {
 		case errors.Is(err, emitter.ErrNoSnapshot):
 			problem(w, http.StatusNotFound, proto.CodeNotFound, "no service has set a snapshot of this room")
 		case err != nil:
 			unanswered(w)
-		case found != proto.OK:
-			gone(w, found, proto.Position{})
+		case now.Found != proto.OK:
+			gone(w, now.Found, now.Top)
 		default:
 			write(w, http.StatusOK, "application/json", struct {
 				Room proto.Room `json:"room"`
@@ -164,7 +168,7 @@ func snapshot(h Historian) roomHandler {
 func gone(w http.ResponseWriter, why proto.Found, top proto.Position) {
 	reason := map[proto.Found]string{
 		proto.Epoch:   "the room has begun anew since",
-		proto.Rewound: "the position is ahead of the room: Redis lost its last events",
+		proto.Rewound: "that is ahead of the room: nobody has sent so much, or Redis lost its last events",
 		proto.Forked:  "the position is on a branch that Redis lost",
 		proto.Behind:  "more has happened since than is worth a replay",
 		proto.Trimmed: "what has happened since is not kept any more",

@@ -3,7 +3,7 @@
 // cannot go on from there. The rules are those of the wire (README, "What it promises").
 
 /** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
-/** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void}} Handlers */
+/** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void, denied?: (code: string) => void}} Handlers */
 /** @typedef {{url: string, token: () => string | Promise<string>, state?: (state: string, code?: number) => void,
  *   positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
 
@@ -13,8 +13,7 @@ export const closes = /** @type {Record<number, 'never' | 'token'>} */ ({
 })
 
 const knownIds = 1024 // of the last events of a room
-const rejoinEvery = 5_000 // milliseconds between two joins of a room that does not go on
-const stable = 60_000 // milliseconds after which a connection counts as good
+const rejoinEvery = 5_000, stable = 60_000 // milliseconds: between joins of a room that is stuck; of a good connection
 
 /** @param {number} tries @param {() => number} random milliseconds to wait: all clients that were lost together come back apart */
 export function backoff(tries, random = Math.random) {
@@ -42,16 +41,10 @@ class Room {
     return true
   }
 
-  /** @param {string} next @returns whether a position is the next one after the room's */
-  follows(next) {
-    const [epoch, sequence] = parse(this.position), [e, s] = parse(next)
-    return e === epoch && s === sequence + 1
-  }
-
-  /** @param {string} old @returns whether the room is past a position */
-  isPast(old) {
-    const [epoch, sequence] = parse(this.position), [e, s] = parse(old)
-    return e === epoch && s <= sequence
+  /** @param {string} position @returns how many events it is after the room's; NaN in another incarnation */
+  ahead(position) {
+    const [epoch, sequence] = parse(this.position), [e, s] = parse(position)
+    return e === epoch ? s - sequence : NaN
   }
 }
 
@@ -68,16 +61,16 @@ export class Client {
 
   /** @param {Options} options positions are those of an earlier client of this page, by room; this one keeps them up to date */
   constructor(options) {
-    this.#options = { random: Math.random, positions: new Map(), state: () => {}, WebSocket: globalThis.WebSocket, ...options }
+    const { url, token, random = Math.random, positions = new Map(), state = () => {}, WebSocket = globalThis.WebSocket } = options
+    if (!WebSocket) throw new TypeError('there is no WebSocket: give one in the options')
+    this.#options = { url, token, random, positions, state, WebSocket }
     this.#connect()
   }
 
   /** Joins a room: "$user" and "$broadcast" are the client's own and everyone's.
    * @param {string} name @param {Handlers} handlers */
   join(name, handlers) {
-    const room = new Room(handlers)
-    room.position = this.#options.positions.get(name) ?? ''
-    this.#rooms.set(name, room)
+    this.#rooms.set(name, new Room(handlers, this.#options.positions.get(name)))
     if (this.#ready) this.#join([name])
   }
 
@@ -148,7 +141,9 @@ export class Client {
         return this.#join([...this.#rooms.keys()])
       case 'joined':
         for (const r of data.rooms) this.#joined(r)
-        return this.#options.state('connected')
+        for (const d of data.denied) this.#denied(d)
+        if (data.done) this.#options.state('connected')
+        return
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'degraded': return this.#options.state('degraded')
@@ -171,6 +166,14 @@ export class Client {
     if (first) room.handlers.resync?.('fresh', position) // position first, then the state: nothing falls in between
   }
 
+  /** A position that the node cannot read is as good as none. @param {{room: string, code: string}} d */
+  #denied({ room: name, code }) {
+    const room = this.#rooms.get(name)
+    if (code !== 'bad_position' || !room?.position) return room?.handlers.denied?.(code)
+    room.position = ''
+    this.#join([name])
+  }
+
   /** The room goes on elsewhere. @param {string} name @param {string} position @param {string} reason @param {number} after */
   #lost(name, position, reason, after) {
     const room = this.#rooms.get(name)
@@ -183,10 +186,11 @@ export class Client {
   #advance(name, position, apply) {
     const room = this.#rooms.get(name)
     if (!room || room.position === '') return
-    if (room.follows(position)) {
+    const ahead = room.ahead(position)
+    if (ahead === 1) {
       apply()
       this.#keep(name, room, position) // after it was applied: who crashes in between gets it again
-    } else if (!room.isPast(position) && Date.now() >= room.rejoinAt) {
+    } else if (!(ahead <= 0) && Date.now() >= room.rejoinAt) {
       room.rejoinAt = Date.now() + rejoinEvery * (0.8 + 0.4 * this.#options.random())
       this.#join([name])
     }

@@ -107,6 +107,16 @@ test('told of a loss: position first, then, when it is time, the state', async (
   assert.equal(got.at(-1), `behind ijklmnop.900.${tag}`)
 })
 
+test('denied: a position that cannot be read is forgotten, anything else is told', async (t) => {
+  const { client, socket, got } = await joined(t, 5)
+  client.join('mine', { event: () => {}, denied: (code) => got.push(code) })
+  socket.sent.length = 0
+  socket.say({ event: 'joined', data: { rooms: [], denied: [{ room: 'orders', code: 'bad_position' }, { room: 'mine', code: 'forbidden' }], done: true } })
+  assert.deepEqual(socket.sent, [{ event: 'join', data: { rooms: ['orders'] } }])
+  socket.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.9.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  assert.deepEqual(got, ['forbidden', 'connected', `fresh abcdefgh.9.${tag}`, 'connected'])
+})
+
 test('close codes: some are final, others are tried again', async (t) => {
   for (const code of [4003, 4006, 4011, 1000 + 11, 4010, 4005]) {
     const { socket, got, client } = await joined(t, 0)
