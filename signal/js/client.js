@@ -1,6 +1,5 @@
-// A till's connection that misses nothing without being told: it keeps a position in each
-// room, joins again from there, and asks its application for the present state when a room
-// cannot go on from there. The rules are those of the wire (README, "What it promises").
+// A till's connection that misses nothing without being told: it keeps a position in each room,
+// joins again from there, and asks its application for the present state where that is not enough.
 
 /** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
 /** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void, denied?: (code: string) => void}} Handlers */
@@ -25,12 +24,11 @@ const parse = (position) => [position.split('.')[0], Number(position.split('.')[
 
 /** A room as this client knows it. */
 class Room {
-  position = ''
   rejoinAt = 0 // not before
   /** @type {Set<string>} */ ids = new Set()
 
-  /** @param {Handlers} handlers */
-  constructor(handlers) { this.handlers = handlers }
+  /** @param {Handlers} handlers @param {string} position */
+  constructor(handlers, position = '') { this.handlers = handlers; this.position = position }
 
   /** @param {string | undefined} id @returns whether the event is new */
   isNew(id) {
@@ -56,7 +54,7 @@ export class Client {
   #ready = false // authenticated
   #closed = false
   #tries = 0
-  #opened = 0
+  #opened = Infinity // when
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer
 
   /** @param {Options} options positions are those of an earlier client of this page, by room; this one keeps them up to date */
@@ -105,8 +103,8 @@ export class Client {
   /** @param {number} code */
   #ended(code) {
     this.#ready = false
-    if (this.#opened && Date.now() - this.#opened > stable) this.#tries = 0
-    this.#opened = 0
+    if (Date.now() - this.#opened > stable) this.#tries = 0
+    this.#opened = Infinity
     if (this.#closed) return
     if (closes[code] === 'never') return this.#options.state('offline', code)
     this.#again(code)
@@ -142,25 +140,24 @@ export class Client {
       case 'joined':
         for (const r of data.rooms) this.#joined(r)
         for (const d of data.denied) this.#denied(d)
-        if (data.done) this.#options.state('connected')
-        return
+        return data.done && this.#options.state('connected')
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'degraded': return this.#options.state('degraded')
       case 'restored': return this.#options.state('connected')
     }
-    const room = frame.room === undefined ? undefined : this.#rooms.get(frame.room)
-    if (frame.room === undefined || !room) return
+    const room = this.#rooms.get(frame.room ?? '')
+    if (!room) return
     const apply = () => { if (room.isNew(frame.eventId)) room.handlers.event(frame) }
     if (frame.position === undefined) apply() // live: it has no place
-    else this.#advance(frame.room, frame.position, apply)
+    else this.#advance(frame.room ?? '', frame.position, apply)
   }
 
   /** @param {{room: string, position: string, recovered: boolean, reason?: string}} r */
   #joined({ room: name, position, recovered, reason }) {
     const room = this.#rooms.get(name)
-    if (!room || (recovered && room.position !== '' && room.position !== position)) return // an answer to an earlier join
-    const first = room.position === ''
+    const first = room?.position === ''
+    if (!room || recovered && !first && room.position !== position) return // an answer to an earlier join
     if (!recovered && !first) return this.#lost(name, position, reason ?? 'fresh', 0)
     this.#keep(name, room, position)
     if (first) room.handlers.resync?.('fresh', position) // position first, then the state: nothing falls in between
@@ -198,7 +195,6 @@ export class Client {
 
   /** @param {string} name @param {Room} room @param {string} position */
   #keep(name, room, position) {
-    room.position = position
-    this.#options.positions.set(name, position)
+    this.#options.positions.set(name, room.position = position)
   }
 }
