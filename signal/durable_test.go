@@ -34,7 +34,9 @@ func eachRedis(t *testing.T) map[string]emitter.Settings {
 	go func() { ended <- bus.RunEmbedded(ctx, l) }()
 	t.Cleanup(func() {
 		stop()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("RunEmbedded: %v", err)
+		}
 	})
 	return map[string]emitter.Settings{"single": redistest.Start(t).Settings(), "embedded": {Addrs: []string{l.Addr().String()}}}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,22 +62,13 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 				problem(w, http.StatusBadRequest, err.Code, err.Error())
 				return
 			}
-			if !o.isDefault(room) && !who.Rooms.Allow(room) {
+			if !slices.Contains(o.DefaultRooms, room) && !who.Rooms.Allow(room) {
 				problem(w, http.StatusForbidden, proto.CodeForbidden, "the token does not allow this room")
 				return
 			}
 		}
 		next(w, r, room)
 	}
-}
-
-func (o Options) isDefault(room proto.Room) bool {
-	for _, r := range o.DefaultRooms {
-		if r == room {
-			return true
-		}
-	}
-	return false
 }
 
 // replay answers with the events after ?since=<position>, or from ?fromSeq=<number> on, as

@@ -97,25 +97,26 @@ func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answer
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	answered = true
+	var failed error // said once, for all rooms
 	for i, p := range b.emitter.Read(bounded, asked) {
 		r := batch[i]
-		if p.Err != nil && ctx.Err() == nil {
-			b.log.Warn("reading a room again", zap.String("room", string(r.room)), zap.Error(p.Err))
-		}
 		switch {
 		case errors.Is(p.Err, emitter.ErrRefused):
+			b.log.Warn("room not read", zap.String("room", string(r.room)), zap.Error(p.Err))
 			time.AfterFunc(readAgainMax, func() { b.Read(r.room, r.since, r.order) })
 			continue
 		case p.Err != nil:
-			answered = false
+			failed = p.Err
 			b.Read(r.room, r.since, r.order)
 			continue
 		}
 		b.metrics.reads.WithLabelValues(string(p.Found)).Inc()
 		dst.Replied(r.room, r.since, r.order, p.Page)
 	}
-	return answered
+	if failed != nil && ctx.Err() == nil {
+		b.log.Warn("rooms not read", zap.Int("rooms", len(batch)), zap.Error(failed))
+	}
+	return failed == nil
 }
 
 // check looks where quiet rooms are, so that a message which was lost on the way is missed

@@ -123,9 +123,7 @@ func (s *shard) advance(m *member, b *Batch) bool {
 
 // tell says to a member that events may be missing before where it is now.
 func (s *shard) tell(m *member, why proto.Found) {
-	e := room.Entry{Resync: why, Position: m.own.At}
-	e.Frame = s.resync(m, why, e.Position)
-	m.conn.Answer(e.Frame)
+	m.conn.Answer(s.resync(m, why, m.own.At))
 	m.list()
 }
 
@@ -167,8 +165,7 @@ func (g page) of(shard int) page {
 // it has got to, and asks again when it has drained.
 func (g page) do(s *shard) {
 	s.answer()
-	b := Batch{Entries: g.entries}
-	p := pass{batch: b}
+	p := pass{batch: Batch{Entries: g.entries}}
 	p.join()
 	for _, m := range g.members {
 		o := m.own
