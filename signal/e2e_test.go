@@ -225,6 +225,15 @@ func TestRedisIsKilled(t *testing.T) {
 	}, "the room to be heard again")
 	t.Logf("rooms work %s after Redis answers", back.Round(time.Millisecond))
 	redistest.Wait(t, func() bool { status, _ := get(t, n.admin, "/readyz"); return status == 200 }, "the node to be ready again")
+	var frames []wstest.Frame
+	for told := false; !told; { // what is sent before that, the resync may cover
+		f, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = f.Event == "resync" && strings.Contains(string(f.Data), `"room":"orders"`)
+		frames = append(frames, f)
+	}
 	if _, err := e.SendToRoom(t.Context(), "orders", "end", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +242,7 @@ func TestRedisIsKilled(t *testing.T) {
 		at     proto.Position // of orders, after the resync
 		resync proto.Resync
 	)
-	for _, f := range until(t, c, "end") {
+	for _, f := range append(frames, until(t, c, "end")...) {
 		events[f.Event]++
 		switch f.Event {
 		case "resync":
