@@ -43,8 +43,11 @@ type Receiver interface {
 	Subscribed(proto.Room)
 	// Replied gets what Redis answered to a Read, once for each.
 	Replied(r proto.Room, since proto.Position, order bool, p proto.Page)
-	// Due are the rooms to be checked now; Checked gets where Redis has them.
-	Due() []proto.Room
+	// Tick comes once a second.
+	Tick()
+	// Due are the rooms to be checked now, all or those whose turn it is; Checked gets where
+	// Redis has them.
+	Due(all bool) []proto.Room
 	Checked(r proto.Room, top proto.Position)
 	// ReceiveClient gets an event for one client.
 	ReceiveClient(proto.ClientID, proto.Event)
@@ -115,7 +118,7 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { b.answer(ctx); return nil })
 	g.Go(func() error { b.readLog(ctx, dst); return nil })
-	g.Go(func() error { b.check(ctx, dst); return nil })
+	g.Go(func() error { b.watch(ctx, dst); return nil })
 	g.Go(func() error { return b.run(ctx, dst) })
 	return g.Wait()
 }

@@ -10,6 +10,7 @@ type metrics struct {
 	rooms, inbox, ignis prometheus.Counter
 	malformed           prometheus.Counter
 	interruptions       prometheus.Counter
+	pauses              prometheus.Counter
 	reads               *prometheus.CounterVec
 }
 
@@ -30,6 +31,7 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 		malformed: counter("signal_bus_malformed_total", "Messages from Redis that were dropped because they cannot be read."),
 		interruptions: counter("signal_bus_interruptions_total",
 			"How often Redis was lost. Live events published until it is back are lost."),
+		pauses: counter("signal_pauses_total", "How often this process stood still for more than three seconds. All rooms are checked then."),
 	}
 	m.reads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signal_history_reads_total", Help: "Reads of what follows a position, by what was found of it.",

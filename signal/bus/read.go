@@ -18,11 +18,12 @@ import (
 const (
 	readsAtOnce  = 64
 	checkAtOnce  = 500
-	checkEvery   = 5 * time.Second
+	checkEvery   = 5               // seconds
+	pausedAfter  = 3 * time.Second // of a second that has taken so long
 	readTimeout  = 2 * time.Second
 	readAgain    = 100 * time.Millisecond // while Redis is away; twice as long each time
 	readAgainMax = 2 * time.Second
-	renewEvery   = 240 // ticks of checkEvery
+	renewEvery   = 1200 // seconds
 )
 
 // A read is what somebody waits for. While Redis does not answer, it stays.
@@ -119,30 +120,48 @@ func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answer
 	return failed == nil
 }
 
-// check looks where quiet rooms are, so that a message which was lost on the way is missed
-// even if it was the room's last.
-func (b *Bus) check(ctx context.Context, dst Receiver) {
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
+// watch counts the seconds. Every few of them it looks where quiet rooms are, so that a
+// message which was lost on the way is missed even if it was the room's last. A second that
+// took much longer means that this process, or its machine, stood still: what was sent to
+// it meanwhile may be gone without a word, so all rooms are looked after at once.
+func (b *Bus) watch(ctx context.Context, dst Receiver) {
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	last := time.Now()
 	for n := 1; ; n++ {
 		select {
-		case <-tick.C:
+		case <-second.C:
 		case <-ctx.Done():
 			return
 		}
-		for batch := range slices.Chunk(dst.Due(), checkAtOnce) {
-			bounded, cancel := context.WithTimeout(ctx, readTimeout)
-			at, err := b.emitter.Positions(bounded, batch)
-			cancel()
-			if err != nil {
-				break // the next tick asks again
-			}
-			for i, r := range batch {
-				dst.Checked(r, at[i])
-			}
+		stood := time.Since(last)
+		dst.Tick()
+		if stood > pausedAfter {
+			b.metrics.pauses.Inc()
+			b.log.Warn("the process stood still", zap.Duration("for", stood))
+			b.check(ctx, dst, true)
+		} else if n%checkEvery == 0 {
+			b.check(ctx, dst, false)
 		}
 		if n%renewEvery == 0 {
 			b.renew(ctx)
+		}
+		last = time.Now()
+	}
+}
+
+// check looks where rooms are: all, or those whose turn it is. What Redis does not answer
+// has its turn again.
+func (b *Bus) check(ctx context.Context, dst Receiver, all bool) {
+	for batch := range slices.Chunk(dst.Due(all), checkAtOnce) {
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
+		at, err := b.emitter.Positions(bounded, batch)
+		cancel()
+		if err != nil {
+			return
+		}
+		for i, r := range batch {
+			dst.Checked(r, at[i])
 		}
 	}
 }

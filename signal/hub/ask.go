@@ -44,9 +44,13 @@ func (l *local) replied(since proto.Position, order bool, p proto.Page) (news ui
 	for i := range p.Events {
 		p.Events[i].Room = l.name
 	}
-	head := l.room.Head()
+	head, by := l.room.Head(), byClient
 	if order {
+		known := !l.room.At().IsZero()
 		l.room.Replied(since, p)
+		if by = l.noticed; known && l.room.Head() != head {
+			l.hub.metrics.healed[by].Inc()
+		}
 		ready = l.admit()
 	} else if a := l.asked[since]; a != nil {
 		ready = l.answer(a, since, p)
@@ -54,7 +58,7 @@ func (l *local) replied(since proto.Position, order bool, p proto.Page) (news ui
 	if l.room.Head() != head {
 		news = l.news()
 	}
-	l.read()
+	l.read(by)
 	return news, ready
 }
 

@@ -12,8 +12,10 @@ import (
 // alone; then its client has its turns, in which each room of its list is served from
 // the member's cursor to the shard's. What fell off the ring meanwhile is on Redis: the
 // member waits for a page, and if Redis has it no more it is told so. What was live is
-// counted and lost. So a slow client costs a cursor, and the others nothing
-// (TestSlowClientCostsTheOthersNothing, TestBehindServedInOrder).
+// counted and lost. Of a page that the socket takes only in part the rest is dropped, and
+// the member asks for it again, but not in the same second: a socket that takes little at a
+// time costs Redis one read a second (TestOneReadASecond). So a slow client costs a cursor,
+// and the others nothing (TestSlowClientCostsTheOthersNothing, TestBehindServedInOrder).
 
 // block says that the member's connection takes nothing more until it has drained.
 func (s *shard) block(m *member, at room.Reader) {
@@ -68,7 +70,7 @@ func (c *Client) turn(s *shard) (again bool) {
 // serve writes one batch of what the member does not have, up to where its part is.
 func (s *shard) serve(m *member) {
 	p, o := s.parts[m.local], m.own
-	if o.asked {
+	if o.asked || o.later && o.InLog {
 		return // the page serves it
 	}
 	if o.InLog || o.Cursor < p.at {
@@ -86,6 +88,7 @@ func (s *shard) serve(m *member) {
 		}
 		pass.batch.Entries = entries
 		if len(entries) > 0 {
+			s.counted.fromRing++
 			pass.join()
 			if !s.advance(m, &pass.batch) {
 				return
@@ -161,8 +164,7 @@ func (g page) of(shard int) page {
 	return g
 }
 
-// do serves the members. What a connection does not take is dropped: the member stands where
-// it has got to, and asks again when it has drained.
+// do serves the members.
 func (g page) do(s *shard) {
 	s.answer()
 	p := pass{batch: Batch{Entries: g.entries}}
@@ -181,14 +183,38 @@ func (g page) do(s *shard) {
 			o.Reader = g.verdict.Reader
 			m.list()
 		default:
+			s.metrics.fromLog.Inc()
 			at := o.Cursor
 			whole := s.advance(m, &p.batch)
-			if o.Cursor = at; whole { // only a time
+			o.Cursor = at // only a time
+			if whole {
 				m.list()
+			} else if !o.later {
+				o.later = true
+				s.later = append(s.later, m)
 			}
 		}
 		if !m.client.blocked {
 			s.ready(m.client)
 		}
 	}
+}
+
+// A tick is the beginning of another second.
+type tick struct{}
+
+func (tick) do(s *shard) {
+	s.answer()
+	for _, m := range s.later {
+		if m.own == nil || !m.own.later {
+			continue // it has left, or caught up otherwise
+		}
+		m.own.later = false
+		m.list()
+		if !m.client.blocked {
+			s.ready(m.client)
+		}
+	}
+	clear(s.later)
+	s.later = s.later[:0]
 }

@@ -50,6 +50,7 @@ type own struct {
 	live  room.Cursor // where its live events begin: there it joined
 	place int32       // in the part's own
 	asked bool        // Redis is asked: a page will come
+	later bool        // Redis is asked again after the next tick
 }
 
 // Add makes a client known: from now on SendToClient reaches it. An event that leaves out

@@ -333,6 +333,7 @@ func playChain(t *testing.T, h *hub.Hub, s *store, rnd *rand.Rand, losses bool) 
 			}
 		}
 		time.Sleep(time.Second)
+		h.Tick()
 		s.mu.Lock()
 		top := s.top()
 		s.mu.Unlock()
@@ -413,6 +414,45 @@ func TestJoinFromBeforeThePass(t *testing.T) {
 		synctest.Wait()
 		if late.follow(t, s); late.at != s.top() {
 			t.Errorf("it is at %s, the room at %s", late.at, s.top())
+		}
+	})
+}
+
+// TestOneReadASecond: a client whose socket takes little at a time gets all the same what it
+// missed, and Redis is not read again for each little.
+func TestOneReadASecond(t *testing.T) {
+	withStore(t, 1, func(t *testing.T, h *hub.Hub, s *store) {
+		began := s.top()
+		s.keeps = 100
+		for i := range 40 {
+			s.publish(fmt.Sprint(i))
+		}
+		first := h.Add("first", "", &conn{})
+		first.Join("", in("r"), nil)
+		h.Subscribed("r")
+		synctest.Wait()
+		slow := &follower{id: "slow", at: began}
+		slow.client = h.Add(slow.id, "", &slow.conn)
+		slow.drain(2)
+		slow.client.Join("", []hub.JoinRoom{{Room: "r", Since: began}}, nil)
+		synctest.Wait()
+		for seconds := 0; slow.at != s.top(); seconds++ {
+			before, at := s.reads, slow.at
+			for range 3 {
+				if slow.drain(2) {
+					slow.client.Drained()
+				}
+				synctest.Wait()
+			}
+			slow.follow(t, s)
+			if s.reads-before > 1 {
+				t.Fatalf("%d reads in one second", s.reads-before)
+			}
+			if slow.at == at && seconds > 0 {
+				t.Fatalf("it stays at %s", at)
+			}
+			h.Tick()
+			synctest.Wait()
 		}
 	})
 }

@@ -204,14 +204,14 @@ const (
 	checkEvery = 6
 )
 
-// Due are the rooms whose position is to be checked with this tick, of which there is one in
-// five seconds: of those that have had an event within ten minutes but none since the last
-// tick all, of the others every sixth.
-func (h *Hub) Due() (due []proto.Room) {
+// Due are the rooms whose position is to be checked now: all, or those whose turn it is when
+// this is asked every five seconds. Of rooms that have had an event within ten minutes but
+// none since the last time these are all, of the others every sixth.
+func (h *Hub) Due(all bool) (due []proto.Room) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	for name, l := range h.rooms {
-		if l.due() {
+		if l.due() || all {
 			due = append(due, name)
 		}
 	}
@@ -223,6 +223,13 @@ func (h *Hub) Due() (due []proto.Room) {
 func (h *Hub) Checked(name proto.Room, top proto.Position) {
 	if l := h.local(name); l != nil {
 		l.checked(top)
+	}
+}
+
+// Tick is called once a second: who has waited for it reads on.
+func (h *Hub) Tick() {
+	for _, s := range h.shards {
+		s.command(tick{})
 	}
 }
 

@@ -26,7 +26,8 @@ type local struct {
 	closed  bool                    // the last member has left: it is not used again
 	waiting []add                   // until it is open
 	asked   map[proto.Position]*ask // of Redis
-	quiet   uint16                  // ticks since the last durable event
+	quiet   uint16                  // checks since the last durable event
+	noticed notice                  // of the read that is out
 
 	listening uint64        // bit i: shard i has members
 	noted     uint64        // bit i: shard i knows that there is news
@@ -53,7 +54,7 @@ func (l *local) receive(m proto.Message) (news uint64) {
 		l.quiet = 0
 	}
 	if !l.room.Receive(m) {
-		l.read()
+		l.read(byMessage)
 		return 0
 	}
 	return l.news()
@@ -70,13 +71,25 @@ func (l *local) news() (news uint64) {
 	return news
 }
 
+// A notice is what a doubt was raised by.
+type notice uint8
+
+const (
+	byMessage notice = iota
+	byCheck
+	byConnection
+	byClient
+	notices
+)
+
 // read asks Redis for what the room wants to know. It is called with mu held, after
 // everything that may raise a doubt.
-func (l *local) read() {
+func (l *local) read(by notice) {
 	if !l.heard {
 		return // what is read before the room is heard could miss what comes in between
 	}
 	if since, wanted := l.room.Read(); wanted {
+		l.noticed = by
 		l.hub.bus.Read(l.name, since, true)
 	}
 }
@@ -103,7 +116,7 @@ func (l *local) await(a add) (_ add, now bool) {
 		return a, false
 	}
 	if a, now = l.judge(a); !now {
-		l.read()
+		l.read(byClient)
 	}
 	return a, now
 }
@@ -130,7 +143,7 @@ func (l *local) opened() (ready []command) {
 	l.heard = true
 	l.room.Reopen()
 	ready = l.admit()
-	l.read()
+	l.read(byConnection)
 	return ready
 }
 
@@ -220,7 +233,7 @@ func (l *local) seek(dst []room.Entry, m *member, from room.Reader, end room.Cur
 	case lost != "":
 	case ahead:
 		l.room.Doubt() // its news wake the reader
-		l.read()
+		l.read(byClient)
 	case to.InLog:
 		next := l.ask(to.At)
 		next.members = append(next.members, m)
@@ -298,7 +311,7 @@ func (l *local) size() int {
 	return l.members
 }
 
-// due counts a tick, and says whether the room's position is to be checked.
+// due counts a check of the node, and says whether the room's position is to be checked.
 func (l *local) due() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -318,5 +331,5 @@ func (l *local) checked(top proto.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.room.Checked(top)
-	l.read()
+	l.read(byCheck)
 }

@@ -37,6 +37,7 @@ type shard struct {
 	reply   *reply  // of adds: not written yet
 	joined  []proto.JoinedRoom
 	counted counts
+	later   []*member // the socket took only a part of the last page
 }
 
 // turn is how many writes a room or a client has before the next one has its turn: at
@@ -47,7 +48,7 @@ const turn = 128
 type work interface{ turn(*shard) (again bool) }
 
 // counts are what a turn has done, brought to the metrics at its end.
-type counts struct{ delivered, slow int }
+type counts struct{ delivered, slow, fromRing int }
 
 // A command is an add or a remove.
 type command interface{ do(*shard) }
@@ -173,6 +174,7 @@ func (s *shard) run(ctx context.Context) {
 func (s *shard) count() {
 	s.metrics.delivered.Add(float64(s.counted.delivered))
 	s.metrics.slow.Add(float64(s.counted.slow))
+	s.metrics.fromRing.Add(float64(s.counted.fromRing))
 	s.counted = counts{}
 	if s.alone && s.writes >= turn {
 		s.writes = 0
@@ -194,6 +196,7 @@ func (a add) do(s *shard) {
 		return
 	}
 	s.join(a.member, a.verdict)
+	s.metrics.joined(a.verdict)
 	joined := proto.JoinedRoom{Room: a.name.Public(), Position: a.verdict.At, Recovered: a.verdict.Found == proto.OK, Replayed: a.verdict.Replayed}
 	if !joined.Recovered {
 		joined.Reason = a.verdict.Found
