@@ -32,6 +32,11 @@ test: ## every test, with the race detector, on real servers
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@GO=$(GO) FUZZTIME=$(FUZZTIME) scripts/fuzz $(MODULES)
 
+.PHONY: mutants
+mutants: ## break one rule after the other: the tests must see each
+	@scripts/need redis-server
+	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -v -run '^TestMutants$$' ./signal | grep -vE '^=== '
+
 .PHONY: bench
 bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor
 	@scripts/need redis-server

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -104,22 +105,25 @@ func TestPendingEventsAreJoined(t *testing.T) {
 	})
 }
 
-// TestWakeUp: an event that comes at any moment of a pass is written.
+// TestWakeUp: an event that comes at any moment of a pass is written, also when none comes
+// after it.
 func TestWakeUp(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
 		var c conn
 		h.Add("c", "", &c).Join("", in("a"), nil)
 		h.Subscribed("a")
 		synctest.Wait()
+		var spun atomic.Int64
 		for i := range 5_000 {
-			receive(h, "a", numbered(i))
-			if i%3 == 0 {
-				runtime.Gosched()
+			receive(h, "a", numbered(2*i))
+			for range i % 100 * 50 {
+				spun.Add(1)
 			}
-		}
-		synctest.Wait()
-		if got := c.numbers(t, "a"); !slices.Equal(got, count(5_000)) {
-			t.Errorf("%d of 5,000, or not in order", len(got))
+			receive(h, "a", numbered(2*i+1))
+			synctest.Wait()
+			if got := c.numbers(t, "a"); len(got) == 0 || got[len(got)-1] != 2*i+1 {
+				t.Fatalf("round %d: written are %v", i, got)
+			}
 		}
 	})
 }
@@ -411,6 +415,41 @@ func TestLeftDuringAPass(t *testing.T) {
 		}
 		if got != 1 {
 			t.Errorf("%d clients got the event, want the one that has not left", got)
+		}
+	})
+}
+
+// TestDrainedDuringAPass: a client that was behind and takes frames again while a pass is under
+// way gets each event once.
+func TestDrainedDuringAPass(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one shard
+	with(t, func(t *testing.T, h *hub.Hub, b *bus, _ *prometheus.Registry) {
+		var conns [400]conn // a pass has several turns
+		var clients [len(conns)]*hub.Client
+		for i := range conns {
+			clients[i] = h.Add(id(i), "", &conns[i])
+			clients[i].Join("", in("r"), nil)
+		}
+		h.Subscribed("r")
+		synctest.Wait()
+		slow := len(conns) - 1
+		conns[slow].drain(-1)
+		receive(h, "r", numbered(0))
+		synctest.Wait()
+		drain := sync.OnceFunc(func() {
+			if conns[slow].drain(0) {
+				clients[slow].Drained()
+			}
+		})
+		for i := range slow {
+			conns[i].onWrite = drain
+		}
+		receive(h, "r", numbered(1))
+		synctest.Wait()
+		for i := range conns {
+			if got := conns[i].numbers(t, "r"); !slices.Equal(got, count(2)) {
+				t.Fatalf("client %d got %v", i, got)
+			}
 		}
 	})
 }

@@ -1,0 +1,162 @@
+package signal_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A mutant is this program with one of its rules broken: in each file the first text stands
+// in place of the second. The suite is as good as the mutants that it catches.
+type mutant struct {
+	name  string
+	edits []edit
+	run   string // tests of the root package to try when those of the packages below do not see it
+}
+
+type edit struct{ file, from, to string }
+
+var mutants = []mutant{
+	{name: "a room is read before it is heard", edits: []edit{
+		{"signal/hub/local.go", "if !l.heard {\n\t\treturn // what", "if false {\n\t\treturn // what"},
+		{"signal/hub/local.go", "if !l.heard {\n\t\tl.waiting", "if false {\n\t\tl.waiting"},
+		{"signal/hub/local.go", "\tl.room.Reopen()\n", ""},
+	}},
+	{name: "the node does not look at tags", edits: []edit{
+		{"proto/bus.go", " && m.Previous == at.Tag", ""},
+		{"signal/room/room.go", "case e.Position == p:", "case e.Position.Sequence == p.Sequence:"},
+		{"signal/room/room.go", "r.open && top != r.at", "r.open && top.Sequence != r.at.Sequence"},
+	}},
+	{name: "a tag is made without the one before", edits: []edit{
+		{"emitter/publish.lua", "redis.sha1hex(previous .. print)", "redis.sha1hex(print)"},
+	}, run: "TestOlderSnapshot"},
+	{name: "quiet rooms are not checked", edits: []edit{
+		{"signal/hub/local.go", "\tl.room.Checked(top)\n", ""},
+	}},
+	{name: "who comes while a read is out shares it", edits: []edit{
+		{"signal/hub/ask.go", "return &a.next", "return &a.now"},
+	}},
+	{name: "what was dropped is not missed", edits: []edit{
+		{"signal/room/room.go", "\tdefault:\n\t\tr.Doubt()\n\t}\n\treturn false", "\t}\n\treturn false"},
+	}},
+	{name: "who is left out gets no skip", edits: []edit{
+		{"signal/hub/pass.go", "case !m.gets(e, i, live) && e.Position.IsZero():", "case !m.gets(e, i, live):"},
+	}},
+	{name: "a join takes effect after the leave", edits: []edit{
+		{"signal/hub/shard.go", "if a.member.gone.Load() {", "if false {"},
+	}},
+	{name: "the note of news is cleared outside the lock", edits: []edit{
+		{"signal/hub/local.go", "\tdefer l.mu.Unlock()\n\tl.noted &^= 1 << i\n\tentries, from", "\tentries, from"},
+		{"signal/hub/local.go", "return entries, from, from+room.Cursor(len(entries)) < l.room.Head()",
+			"more = from+room.Cursor(len(entries)) < l.room.Head()\n\tl.mu.Unlock()\n\tfor range 1000 {\n\t}\n\tl.mu.Lock()\n\tdefer l.mu.Unlock()\n\tl.noted &^= 1 << i\n\treturn entries, from, more"},
+	}},
+	{name: "the shard's cursor moves when the pass begins, and members catch up with it", edits: []edit{
+		{"signal/hub/pass.go", "\tp.pass = pass\n\treturn true", "\tp.pass = pass\n\tp.at, p.position = pass.to(), after(pass.before, pass.batch.Entries)\n\treturn true"},
+		{"signal/hub/shard.go", "v.Cursor == p.at && p.pass == nil", "v.Cursor == p.at"},
+		{"signal/hub/behind.go", "o.Cursor == p.at && p.pass == nil", "o.Cursor == p.at"},
+	}},
+	{name: "joined says where the client is after the replay", edits: []edit{
+		{"signal/room/room.go", "v = r.verdict(c, since, proto.OK)", "v = r.verdict(c, r.at, proto.OK)"},
+	}},
+	{name: "an event sent again is another one", edits: []edit{
+		{"emitter/publish.lua", "if known then", "if false then"},
+	}, run: "TestReusedID"},
+	{name: "the ring forgets what a slow member has not read", edits: []edit{
+		{"signal/hub/local.go", "l.room.Forget(min(kept, least))", "l.room.Forget(taken)"},
+		{"signal/room/room.go", "if c, ok := r.find(from.At); ok {", "if c, ok := r.find(from.At); ok || true {"},
+	}},
+	{name: "who takes little is read for again at once", edits: []edit{
+		{"signal/hub/behind.go", "o.asked || o.later && o.InLog", "o.asked"},
+	}},
+	{name: "a resync is forgotten by who is behind it", edits: []edit{
+		{"signal/room/room.go", "case from.Cursor < resync && (from.InLog || r.first >= resync):", "case false:"},
+		{"signal/room/room.go", "case !from.InLog && from.Cursor < resync:", "case false:"},
+	}},
+}
+
+// TestMutants breaks the program in one way after the other and wants its tests to fail. The
+// broken files are laid over the true ones for the compiler alone, so nothing of this is
+// in the program, and a mutant whose text is not there any more fails here.
+func TestMutants(t *testing.T) {
+	if os.Getenv("SIGNAL_TEST_MUTANTS") == "" {
+		t.Skip("make mutants")
+	}
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			overlay := m.write(t, root)
+			for _, args := range [][]string{
+				{"./signal/room", "./signal/hub"},
+				{"-run", "^(" + m.run + ")$", "./signal"},
+			} {
+				if len(args) == 3 && m.run == "" {
+					break
+				}
+				cmd := exec.Command("go", append([]string{"test", "-count=1", "-failfast", "-timeout=3m", "-overlay", overlay}, args...)...)
+				cmd.Dir = root
+				cmd.Env = append(os.Environ(), "SIGNAL_TEST_MUTANTS=", "SIGNAL_SEEDS=40")
+				out, err := cmd.CombinedOutput()
+				if err == nil {
+					continue
+				}
+				if failed := failure.FindSubmatch(out); failed != nil {
+					t.Logf("caught by %s", failed[1])
+				} else if strings.Contains(string(out), "panic: ") {
+					t.Log("caught by a panic")
+				} else {
+					t.Fatalf("it does not even compile: %s", out)
+				}
+				return
+			}
+			t.Error("it lives")
+		})
+	}
+}
+
+var failure = regexp.MustCompile(`--- FAIL: (\S+)`)
+
+// write writes the broken files, and says where the list of them is.
+func (m mutant) write(t *testing.T, root string) (overlay string) {
+	t.Helper()
+	dir := t.TempDir()
+	texts := map[string]string{}
+	for _, e := range m.edits {
+		path := filepath.Join(root, filepath.FromSlash(e.file))
+		if texts[path] == "" {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[path] = string(b)
+		}
+		if n := strings.Count(texts[path], e.from); n != 1 {
+			t.Fatalf("%s has %q %d times, want once", e.file, e.from, n)
+		}
+		texts[path] = strings.Replace(texts[path], e.from, e.to, 1)
+	}
+	replace := map[string]string{}
+	for path, text := range texts {
+		broken := filepath.Join(dir, fmt.Sprint(len(replace), "-", filepath.Base(path)))
+		if err := os.WriteFile(broken, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[path] = broken
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlay, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return overlay
+}
