@@ -35,7 +35,13 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 .PHONY: mutants
 mutants: ## break one rule after the other: the tests must see each
 	@scripts/need redis-server
-	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -v -run '^TestMutants$$' ./signal | grep -vE '^=== '
+	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -v -run '^TestMutants$$' ./signal
+
+.PHONY: model
+model: ## the protocol of a durable room, in every order in which things can happen
+	@scripts/need spin
+	@scripts/need gcc gcc libc6-dev
+	@scripts/model
 
 .PHONY: bench
 bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor
