@@ -1,0 +1,100 @@
+package emitter_test
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+// bare is the least that numbers, keeps and publishes an event.
+var bare = redis.NewScript(`
+local n = redis.call('INCR', KEYS[1])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('LTRIM', KEYS[2], -ARGV[3], -1)
+return {n, redis.call('PUBLISH', ARGV[1], n .. ' ' .. ARGV[2])}`)
+
+// BenchmarkPublish compares what Redis does for an event with the least that could be done, in
+// pipelines of 500 that keep Redis busy, in turns. The commands are made before.
+func BenchmarkPublish(b *testing.B) {
+	srv := redistest.Start(b)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	rdb := srv.Client()
+	defer rdb.Close()
+	layout, ctx := srv.Settings().Layout(), b.Context()
+	if err := errors.Join(bare.Load(ctx, rdb).Err(), emitter.PublishScript.Load(ctx, rdb).Err()); err != nil {
+		b.Fatal(err)
+	}
+	message := proto.Message{Event: proto.Event{Event: "order.paid", Data: []byte(`"` + strings.Repeat("x", 200) + `"`), Time: 1_800_000_000_000}}
+	const batch, workers, rooms = 500, 4, 100
+	n := 0
+	next := func() (proto.Room, proto.Message) {
+		n++
+		message.EventID = proto.EventID(fmt.Sprint("e", n))
+		return proto.Room(fmt.Sprint("orders:", n%rooms)), message
+	}
+	sides := []struct {
+		name string
+		add  func(redis.Pipeliner)
+	}{
+		{"durable", func(p redis.Pipeliner) {
+			keys, args := e.PublishCall(next())
+			emitter.PublishScript.EvalSha(ctx, p, keys, args...)
+		}},
+		{"bare-script", func(p redis.Pipeliner) {
+			r, m := next()
+			bare.EvalSha(ctx, p, []string{"bare:" + string(r), "bare:log:" + string(r)}, "bare:c:"+string(r), proto.AppendBody(nil, m), 256)
+		}},
+		{"live", func(p redis.Pipeliner) {
+			r, m := next()
+			p.Publish(ctx, layout.Channel(r), proto.AppendMessage(nil, m))
+		}},
+		{"bare-publish", func(p redis.Pipeliner) {
+			r, m := next()
+			p.Publish(ctx, "bare:c:"+string(r), []byte(m.Data))
+		}},
+	}
+	took := make([][]float64, len(sides))
+	for b.Loop() {
+		for i, s := range sides {
+			pipes := make([]redis.Pipeliner, 8*workers)
+			for j := range pipes {
+				pipes[j] = rdb.Pipeline()
+				for range batch {
+					s.add(pipes[j])
+				}
+			}
+			runtime.GC()
+			var g sync.WaitGroup
+			began := time.Now()
+			for w := range workers {
+				g.Go(func() {
+					for j := w; j < len(pipes); j += workers {
+						if _, err := pipes[j].Exec(ctx); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			g.Wait()
+			took[i] = append(took[i], time.Since(began).Seconds()/float64(batch*len(pipes)))
+		}
+	}
+	rate := func(i int) float64 { slices.Sort(took[i]); return 1 / took[i][len(took[i])/2] }
+	for i, s := range sides {
+		b.ReportMetric(rate(i), s.name+"/s")
+	}
+	b.ReportMetric(rate(0)/rate(1), "durable/bare")
+	b.ReportMetric(rate(2)/rate(3), "live/bare")
+}
