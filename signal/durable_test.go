@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/signal-team/signal/signal/bus"
 	"maps"
 	"net"
 	"net/http"
@@ -19,26 +18,52 @@ import (
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/bus"
 	"github.com/signal-team/signal/signal/transport/wstest"
 )
 
-// eachRedis are a real Redis and an embedded one.
-func eachRedis(t *testing.T) map[string]emitter.Settings {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// A server is a Redis that can go away.
+type server interface {
+	Settings() emitter.Settings
+	Kill()
+	Restart(args ...string)
+}
+
+// An embedded is the Redis of signal dev.
+type embedded struct {
+	t     testing.TB
+	addr  string
+	stop  func()
+	ended chan error
+}
+
+func (e *embedded) Settings() emitter.Settings { return emitter.Settings{Addrs: []string{e.addr}} }
+
+func (e *embedded) Restart(...string) {
+	l, err := net.Listen("tcp", e.addr)
 	if err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
+	e.addr = l.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- bus.RunEmbedded(ctx, l) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("RunEmbedded: %v", err)
-		}
-	})
-	return map[string]emitter.Settings{"single": redistest.Start(t).Settings(), "embedded": {Addrs: []string{l.Addr().String()}}}
+	e.stop, e.ended = stop, make(chan error, 1)
+	go func() { e.ended <- bus.RunEmbedded(ctx, l) }()
+}
+
+func (e *embedded) Kill() {
+	e.stop()
+	if err := <-e.ended; err != nil {
+		e.t.Errorf("RunEmbedded: %v", err)
+	}
+}
+
+// eachRedis are a real Redis and an embedded one.
+func eachRedis(t *testing.T) map[string]server {
+	t.Helper()
+	e := &embedded{t: t, addr: "127.0.0.1:0"}
+	e.Restart()
+	t.Cleanup(e.Kill)
+	return map[string]server{"single": redistest.Start(t), "embedded": e}
 }
 
 // join joins rooms from positions, and returns what the node says of the first one.
@@ -69,8 +94,9 @@ func expectNumbers(t *testing.T, c *wstest.Client, at proto.Position, n int) pro
 // TestRecover: a till that was away gets what it missed, in order and before what comes
 // then, whichever node it comes back to; one that was away for too long is told so.
 func TestRecover(t *testing.T) {
-	for name, server := range eachRedis(t) {
+	for name, redis := range eachRedis(t) {
 		t.Run(name, func(t *testing.T) {
+			server := redis.Settings()
 			near, far := run(t, settings(server)), run(t, settings(server))
 			tok := token(t, "u1", proto.Grants{"*"}, nil)
 			e := emitter.New(server)
@@ -164,8 +190,9 @@ func unheard(t *testing.T, redisAt emitter.Settings, room proto.Room, id string,
 // TestLostMessages: what Redis took and no node heard reaches the till with the next event,
 // or when the node looks where the room is.
 func TestLostMessages(t *testing.T) {
-	for name, server := range eachRedis(t) {
+	for name, redis := range eachRedis(t) {
 		t.Run(name, func(t *testing.T) {
+			server := redis.Settings()
 			t.Parallel()
 			n := run(t, settings(server))
 			c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil))
@@ -186,8 +213,9 @@ func TestLostMessages(t *testing.T) {
 
 // TestReusedID: the same event twice is one event, another one under its id is refused.
 func TestReusedID(t *testing.T) {
-	for name, server := range eachRedis(t) {
+	for name, redis := range eachRedis(t) {
 		t.Run(name, func(t *testing.T) {
+			server := redis.Settings()
 			n := run(t, settings(server))
 			c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"}), "orders")
 			for i, v := range []struct {
@@ -220,8 +248,9 @@ func TestReusedID(t *testing.T) {
 // TestHistoryOverHTTP: a page takes the state that a service has set and joins from its
 // position, or asks for what it missed. Who may not join gets nothing.
 func TestHistoryOverHTTP(t *testing.T) {
-	for name, server := range eachRedis(t) {
+	for name, redis := range eachRedis(t) {
 		t.Run(name, func(t *testing.T) {
+			server := redis.Settings()
 			n := run(t, settings(server))
 			tok := token(t, "u1", proto.Grants{"orders", "a/b c"}, nil)
 			e := emitter.New(server)

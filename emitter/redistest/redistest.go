@@ -4,12 +4,14 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -73,12 +75,12 @@ func start(fatal func(a ...any), dir string, args []string) *Server {
 	return s
 }
 
-// Restart starts the server, empty, on its old address, and waits until it answers.
-func (s *Server) Restart() {
+// Restart starts the server on its old address, with what it has saved, and waits until it
+// answers. More args are for this time only.
+func (s *Server) Restart(args ...string) {
 	_, port, _ := net.SplitHostPort(s.Addr)
-	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir,
-		"--logfile", filepath.Join(s.dir, "log"), "--save", "", "--appendonly", "no"}, s.args...)
-	s.cmd = exec.Command("redis-server", args...)
+	s.cmd = exec.Command("redis-server", slices.Concat([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir,
+		"--logfile", filepath.Join(s.dir, "log"), "--save", "", "--appendonly", "no"}, s.args, args)...)
 	// If the test dies, its server does too.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
@@ -100,6 +102,37 @@ func (s *Server) Restart() {
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
+}
+
+// Forget removes what the server has saved, so that it restarts empty. It is called while
+// the server is down.
+func (s *Server) Forget() {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if e.Name() != "log" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	if err != nil {
+		s.fatal(err)
+	}
+}
+
+// LoseTail cuts the last bytes off the append-only file, as a machine does that goes down
+// before they are on its disk. It is called while the server is down.
+func (s *Server) LoseTail(bytes int64) {
+	files, err := filepath.Glob(filepath.Join(s.dir, "appendonlydir", "*.incr.aof"))
+	if err != nil || len(files) == 0 {
+		s.fatal("no append-only file", err)
+	}
+	last := files[len(files)-1]
+	info, err := os.Stat(last)
+	if err == nil {
+		err = os.Truncate(last, max(info.Size()-bytes, 0))
+	}
+	if err != nil {
+		s.fatal(err)
+	}
 }
 
 // Pause stops the server without closing its connections, until Resume.

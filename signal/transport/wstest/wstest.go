@@ -29,6 +29,8 @@ type Frame struct {
 
 	Sequence uint64         `json:"sequence"`
 	Position proto.Position `json:"position"`
+
+	Raw []byte `json:"-"` // the whole
 }
 
 // Error is the data of an error frame.
@@ -137,6 +139,7 @@ func (c *Client) Read(ctx context.Context) (f Frame, err error) {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, fmt.Errorf("frame %q: %w", b, err)
 	}
+	f.Raw = b
 	return f, nil
 }
 

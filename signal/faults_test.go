@@ -1,0 +1,274 @@
+package signal_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/checker"
+)
+
+// A fault is what can break, with the promise that the checker does not know.
+type fault struct {
+	name   string
+	real   bool                           // it needs a real Redis
+	breaks func(*scene)                   // and mends
+	wants  func(*scene, []checker.Record) // may be nil
+}
+
+// pass lets a scene go on for a while.
+func pass(d time.Duration) { <-time.After(d) }
+
+var faults = []fault{
+	{name: "1 Redis is killed and comes back empty", breaks: func(s *scene) {
+		s.redis.Kill()
+		if srv, real := s.redis.(*redistest.Server); real {
+			srv.Forget()
+		}
+		s.lost(0, "")
+		pass(300 * time.Millisecond)
+		s.redis.Restart()
+	}, wants: func(s *scene, records []checker.Record) {
+		s.stayed()
+		s.toldOnce(records)
+	}},
+	{name: "2 Redis is killed and comes back as it was a while ago", real: true, breaks: func(s *scene) {
+		srv := s.redis.(*redistest.Server)
+		rdb := srv.Client()
+		defer rdb.Close()
+		began := s.history.Now()
+		if err := rdb.Save(s.ctx).Err(); err != nil {
+			s.t.Error(err)
+		}
+		pass(300 * time.Millisecond)
+		srv.Kill()
+		s.lost(began, "")
+		srv.Restart()
+	}, wants: func(s *scene, records []checker.Record) {
+		s.stayed()
+		s.toldOnce(records)
+	}},
+	{name: "3 the machine of Redis goes down before all is on its disk", real: true, breaks: func(s *scene) {
+		srv := s.redis.(*redistest.Server)
+		rdb := srv.Client()
+		defer rdb.Close()
+		began := s.history.Now()
+		if err := rdb.ConfigSet(s.ctx, "appendonly", "yes").Err(); err != nil {
+			s.t.Error(err)
+		}
+		redistest.Wait(s.t, func() bool {
+			info, err := rdb.Info(s.ctx, "persistence").Result()
+			return err == nil && strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0")
+		}, "the append-only file")
+		pass(500 * time.Millisecond)
+		srv.Kill()
+		srv.LoseTail(20_000 + rand.Int64N(20_000))
+		s.lost(began, "")
+		srv.Restart("--appendonly", "yes")
+		again := srv.Client()
+		defer again.Close()
+		if err := again.ConfigSet(s.ctx, "appendonly", "no").Err(); err != nil {
+			s.t.Error(err)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "8 Redis stands still", real: true, breaks: func(s *scene) {
+		before := runtime.NumGoroutine()
+		srv := s.redis.(*redistest.Server)
+		for _, d := range []time.Duration{time.Second, 5 * time.Second} {
+			srv.Pause()
+			pass(d)
+			if n := runtime.NumGoroutine(); n > before*6/5+10 {
+				s.t.Errorf("%d goroutines, %d before", n, before)
+			}
+			srv.Resume()
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "9 Redis is out of memory", real: true, breaks: func(s *scene) {
+		rdb := s.redis.(*redistest.Server).Client()
+		defer rdb.Close()
+		for _, memory := range []string{"1", "0"} { // bytes; 0 is any number
+			if err := rdb.ConfigSet(s.ctx, "maxmemory", memory).Err(); err != nil {
+				s.t.Error(err)
+			}
+			pass(time.Second)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "10 somebody deletes keys", breaks: func(s *scene) {
+		rdb := s.redis.Settings().Open()
+		defer rdb.Close()
+		layout := s.redis.Settings().Layout()
+		for range 3 {
+			for _, what := range []string{"position", "log", "both"} {
+				room := s.rooms[rand.IntN(len(s.rooms))]
+				began := s.history.Now()
+				if what != "log" {
+					rdb.Del(s.ctx, layout.Position(room))
+					s.lost(began, room)
+				}
+				if what != "position" {
+					rdb.Del(s.ctx, layout.Log(room))
+					s.history.Add(checker.Record{Kind: checker.Trim, Room: room, Began: began})
+				}
+				pass(100 * time.Millisecond)
+			}
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "18 a till reads nothing for a while", breaks: func(s *scene) {
+		slow := s.tills[0]
+		slow.stall.Store(int64(3 * time.Second))
+		e := emitter.New(s.redis.Settings())
+		defer e.Close()
+		big := strings.Repeat("x", 30_000)
+		for i := range 400 {
+			o := sending{proto.EventID(fmt.Sprint("big", i, "-", s.ids.Add(1))), slow.rooms[0]}
+			s.sendData(e, o, big)
+		}
+	}},
+	{name: "25 a till is away for longer than the history", breaks: func(s *scene) {
+		v := s.tills[0]
+		v.leaves(time.Second)
+		e := emitter.New(s.redis.Settings())
+		defer e.Close()
+		for range kept + 50 {
+			s.send(e, sending{proto.EventID(fmt.Sprint("e", s.ids.Add(1))), v.rooms[0]})
+		}
+		pass(time.Second)
+	}, wants: func(s *scene, records []checker.Record) {
+		if count(records, func(r checker.Record) bool { return r.Kind == checker.Joined && r.Reason == proto.Behind }) == 0 {
+			s.t.Error("it was not told")
+		}
+	}},
+	{name: "27 a service does not hear that its event was taken", breaks: func(s *scene) {
+		p, at := proxy(s.t, s.redis.Settings())
+		e := emitter.New(at)
+		defer e.Close()
+		for i := range 3 {
+			o := sending{proto.EventID(fmt.Sprint("twice", i, "-", s.ids.Add(1))), s.rooms[0]}
+			s.send(e, o) // the connection is there
+			deafen(s.t, p)
+			time.AfterFunc(500*time.Millisecond, func() { hear(s.t, p) })
+			o.id = proto.EventID(fmt.Sprint("deaf", i, "-", s.ids.Add(1)))
+			s.send(e, o)
+		}
+	}, wants: func(s *scene, records []checker.Record) {
+		if n := count(records, func(r checker.Record) bool { return r.Duplicate && strings.HasPrefix(string(r.ID), "deaf") }); n == 0 {
+			s.t.Error("no event was sent twice")
+		}
+	}},
+	{name: "28 many services send to one room", breaks: func(s *scene) {
+		s.sends(12, s.redis.Settings(), 200)
+		pass(time.Second)
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "a message is lost on the way", breaks: func(s *scene) {
+		for range 5 {
+			s.unheard(s.rooms[rand.IntN(len(s.rooms))])
+			pass(100 * time.Millisecond)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "the nodes' connections are killed", real: true, breaks: func(s *scene) {
+		rdb := s.redis.(*redistest.Server).Client()
+		defer rdb.Close()
+		for range 3 {
+			if err := rdb.Do(s.ctx, "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+				s.t.Error(err)
+			}
+			pass(300 * time.Millisecond)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+}
+
+// toldOnce wants each till to be told once of each room that has lost something.
+func (s *scene) toldOnce(records []checker.Record) {
+	s.t.Helper()
+	type place struct {
+		client string
+		room   proto.Room
+	}
+	times := map[place]int{}
+	for _, r := range records {
+		if r.Kind == checker.Resync {
+			times[place{r.Client, r.Room}]++
+		}
+	}
+	for p, n := range times {
+		if n != 1 {
+			s.t.Errorf("%s was told %d times of %s", p.client, n, p.room)
+		}
+	}
+	if len(times) == 0 {
+		s.t.Error("nobody was told")
+	}
+}
+
+// unheard is an event that Redis takes and no node hears.
+func (s *scene) unheard(room proto.Room) {
+	id := proto.EventID(fmt.Sprint("unheard", s.ids.Add(1)))
+	e := proto.Event{Event: "n", EventID: id, Data: []byte("7")}
+	s.history.Add(checker.Record{Kind: checker.Sending, ID: id, Room: room, Print: proto.Fingerprint(e)})
+	unheard(s.t, s.redis.Settings(), room, string(id), 7)
+}
+
+// proxy stands between a participant and Redis.
+func proxy(t *testing.T, at emitter.Settings) (*toxiproxy.Proxy, emitter.Settings) {
+	t.Helper()
+	p := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "redis", "127.0.0.1:0", at.Addrs[0])
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	at.Addrs = []string{p.Listen}
+	return p, at
+}
+
+// deafen keeps everything that Redis says.
+func deafen(t *testing.T, p *toxiproxy.Proxy) {
+	t.Helper()
+	if _, err := p.Toxics.AddToxicJson(strings.NewReader(`{"name":"deaf","type":"timeout","stream":"downstream","attributes":{"timeout":0}}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+func hear(t *testing.T, p *toxiproxy.Proxy) {
+	if err := p.Toxics.RemoveToxic(context.Background(), "deaf"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFaults breaks one thing after the other, each under its number in the list of faults if
+// it has one, with two nodes, four services and twelve tills, and the checker must be content.
+func TestFaults(t *testing.T) {
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			for name, redis := range eachRedis(t) {
+				if f.real && name != "single" {
+					continue
+				}
+				t.Run(name, func(t *testing.T) {
+					s := newScene(t, redis, 6, run(t, settings(redis.Settings())).addr(), run(t, settings(redis.Settings())).addr())
+					s.visit(12)
+					s.sends(4, redis.Settings(), 50)
+					pass(300 * time.Millisecond)
+					f.breaks(s)
+					pass(300 * time.Millisecond)
+					records := s.end()
+					if f.wants != nil {
+						f.wants(s, records)
+					}
+					t.Logf("%d events received, %d resyncs, %d duplicates", count(records, func(r checker.Record) bool { return r.Kind == checker.Event }),
+						count(records, func(r checker.Record) bool { return r.Kind == checker.Resync }), count(records, func(r checker.Record) bool { return r.Duplicate }))
+				})
+			}
+		})
+	}
+}
