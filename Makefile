@@ -5,6 +5,7 @@ export GOWORK := $(CURDIR)/go.work
 # Tests need their servers: a skip for want of one is a failure here.
 export SIGNAL_TEST_REDIS ?= required
 FUZZTIME ?= 10s
+TIMES    ?= 100
 
 .PHONY: help
 help: ## list the targets
@@ -42,6 +43,11 @@ model: ## the protocol of a durable room, in every order in which things can hap
 	@scripts/need spin
 	@scripts/need gcc gcc libc6-dev
 	@scripts/model
+
+.PHONY: chaos
+chaos: ## break everything TIMES (100) times, in any order, under load
+	@scripts/need redis-server
+	@SIGNAL_CHAOS=$(TIMES) $(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./signal
 
 .PHONY: bench
 bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor

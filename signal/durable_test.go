@@ -169,7 +169,7 @@ func TestRecover(t *testing.T) {
 }
 
 // unheard publishes an event which Redis takes and no node hears: its message was lost.
-func unheard(t *testing.T, redisAt emitter.Settings, room proto.Room, id string, data int) {
+func unheard(t *testing.T, redisAt emitter.Settings, room proto.Room, id string, data int) proto.Position {
 	t.Helper()
 	source, err := os.ReadFile("../emitter/publish.lua")
 	if err != nil {
@@ -179,12 +179,17 @@ func unheard(t *testing.T, redisAt emitter.Settings, room proto.Room, id string,
 	defer rdb.Close()
 	l := redisAt.Layout()
 	e := proto.Event{Event: "n", EventID: proto.EventID(id), Data: json.RawMessage(fmt.Sprint(data))}
-	err = redis.NewScript(string(source)).Run(t.Context(), rdb,
+	said, err := redis.NewScript(string(source)).Run(t.Context(), rdb,
 		[]string{l.Position(room), l.Log(room), l.Once(room, e.EventID)},
-		"nowhere", "PUBLISH", id, proto.Fingerprint(e), proto.AppendBody(nil, proto.Message{Event: e}), 256, 600, 86400, 120, "lostlost").Err()
+		"nowhere", "PUBLISH", id, proto.Fingerprint(e), proto.AppendBody(nil, proto.Message{Event: e}), 256, 600, 86400, 120, "lostlost").Slice()
 	if err != nil {
 		t.Fatal(err)
 	}
+	at, err := proto.ParsePosition(said[1].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // TestLostMessages: what Redis took and no node heard reaches the till with the next event,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,7 @@ var faults = []fault{
 					s.lost(began, room)
 				}
 				if what != "position" {
+					s.unheard(room) // whoever wants to read it comes too late
 					rdb.Del(s.ctx, layout.Log(room))
 					s.history.Add(checker.Record{Kind: checker.Trim, Room: room, Began: began})
 				}
@@ -166,15 +168,21 @@ var faults = []fault{
 		}
 	}},
 	{name: "28 many services send to one room", breaks: func(s *scene) {
-		s.sends(12, s.redis.Settings(), 200)
+		stop := s.sends(12, s.redis.Settings(), 100)
 		pass(time.Second)
+		stop()
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "a message is lost on the way", breaks: func(s *scene) {
-		for range 5 {
-			s.unheard(s.rooms[rand.IntN(len(s.rooms))])
-			pass(100 * time.Millisecond)
+		for i := range 2 * len(s.rooms) {
+			s.unheard(s.rooms[len(s.rooms)-1-i%len(s.rooms)]) // in a quiet room first, and where the next one is soon
+			pass(50 * time.Millisecond)
 		}
-	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	}, wants: func(s *scene, records []checker.Record) {
+		s.stayed()
+		if times := healed(records); len(times) == 0 || times[len(times)-1] > 10*time.Second {
+			s.t.Errorf("the tills had what was lost after %v", times)
+		}
+	}},
 	{name: "the nodes' connections are killed", real: true, breaks: func(s *scene) {
 		rdb := s.redis.(*redistest.Server).Client()
 		defer rdb.Close()
@@ -215,7 +223,23 @@ func (s *scene) unheard(room proto.Room) {
 	id := proto.EventID(fmt.Sprint("unheard", s.ids.Add(1)))
 	e := proto.Event{Event: "n", EventID: id, Data: []byte("7")}
 	s.history.Add(checker.Record{Kind: checker.Sending, ID: id, Room: room, Print: proto.Fingerprint(e)})
-	unheard(s.t, s.redis.Settings(), room, string(id), 7)
+	at := unheard(s.t, s.redis.Settings(), room, string(id), 7)
+	s.history.Add(checker.Record{Kind: checker.Sent, ID: id, Room: room, Position: at})
+}
+
+// healed is how long after it was sent each till had an event that no node heard.
+func healed(records []checker.Record) (times []time.Duration) {
+	sent := map[proto.EventID]time.Duration{}
+	for _, r := range records {
+		switch {
+		case r.Kind == checker.Sending && strings.HasPrefix(string(r.ID), "unheard"):
+			sent[r.ID] = r.At
+		case r.Kind == checker.Event && sent[r.ID] > 0:
+			times = append(times, r.At-sent[r.ID])
+		}
+	}
+	slices.Sort(times)
+	return times
 }
 
 // proxy stands between a participant and Redis.
@@ -255,7 +279,8 @@ func TestFaults(t *testing.T) {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
-					s := newScene(t, redis, 6, run(t, settings(redis.Settings())).addr(), run(t, settings(redis.Settings())).addr())
+					s := newScene(t, redis, 8, run(t, settings(redis.Settings())).addr(), run(t, settings(redis.Settings())).addr())
+					s.quiet = 2
 					s.visit(12)
 					s.sends(4, redis.Settings(), 50)
 					pass(300 * time.Millisecond)

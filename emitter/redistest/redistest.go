@@ -122,15 +122,15 @@ func (s *Server) Forget() {
 // before they are on its disk. It is called while the server is down.
 func (s *Server) LoseTail(bytes int64) {
 	files, err := filepath.Glob(filepath.Join(s.dir, "appendonlydir", "*.incr.aof"))
-	if err != nil || len(files) == 0 {
-		s.fatal("no append-only file", err)
+	var last string
+	var size int64
+	var at time.Time
+	for _, f := range files {
+		if info, serr := os.Stat(f); serr == nil && info.ModTime().After(at) {
+			last, size, at = f, info.Size(), info.ModTime()
+		}
 	}
-	last := files[len(files)-1]
-	info, err := os.Stat(last)
-	if err == nil {
-		err = os.Truncate(last, max(info.Size()-bytes, 0))
-	}
-	if err != nil {
+	if err = errors.Join(err, os.Truncate(last, max(size-bytes, 0))); err != nil {
 		s.fatal(err)
 	}
 }

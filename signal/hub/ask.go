@@ -46,10 +46,12 @@ func (l *local) replied(since proto.Position, order bool, p proto.Page) (news ui
 	}
 	head, by := l.room.Head(), byClient
 	if order {
+		by = bySame
 		known := !l.room.At().IsZero()
 		l.room.Replied(since, p)
-		if by = l.noticed; known && l.room.Head() != head {
-			l.hub.metrics.healed[by].Inc()
+		if known && !l.counted && l.room.Head() != head {
+			l.counted = true
+			l.hub.metrics.healed[l.noticed].Inc()
 		}
 		ready = l.admit()
 	} else if a := l.asked[since]; a != nil {

@@ -198,20 +198,13 @@ func (h *Hub) local(name proto.Room) *local {
 	return h.rooms[name]
 }
 
-// A room is quiet after so many ticks without an event, and then checked every so many.
-const (
-	quietAfter = 120
-	checkEvery = 6
-)
-
-// Due are the rooms whose position is to be checked now: all, or those whose turn it is when
-// this is asked every five seconds. Of rooms that have had an event within ten minutes but
-// none since the last time these are all, of the others every sixth.
+// Due are the rooms whose position is to be checked now: all, or those that have had no event
+// since the last time.
 func (h *Hub) Due(all bool) (due []proto.Room) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	for name, l := range h.rooms {
-		if l.due() || all {
+		if l.due(all) {
 			due = append(due, name)
 		}
 	}

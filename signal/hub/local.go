@@ -26,8 +26,9 @@ type local struct {
 	closed  bool                    // the last member has left: it is not used again
 	waiting []add                   // until it is open
 	asked   map[proto.Position]*ask // of Redis
-	quiet   uint16                  // checks since the last durable event
+	active  bool                    // a durable event came since the last check
 	noticed notice                  // of the read that is out
+	counted bool                    // as healed, since it was noticed
 
 	listening uint64        // bit i: shard i has members
 	noted     uint64        // bit i: shard i knows that there is news
@@ -42,8 +43,7 @@ const none room.Cursor = math.MaxUint64
 func newLocal(name proto.Room, h *Hub) *local {
 	shards := len(h.shards)
 	cursors := make([]room.Cursor, 2*shards)
-	quiet := quietAfter + uint16(len(h.rooms)%checkEvery) // not all with the same tick
-	return &local{name: name, hub: h, quiet: quiet, taken: cursors[:shards:shards], least: cursors[shards:]}
+	return &local{name: name, hub: h, taken: cursors[:shards:shards], least: cursors[shards:]}
 }
 
 // receive gives the event to the room and says which shards are to be told.
@@ -51,7 +51,7 @@ func (l *local) receive(m proto.Message) (news uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !m.Position.IsZero() {
-		l.quiet = 0
+		l.active = true
 	}
 	if !l.room.Receive(m) {
 		l.read(byMessage)
@@ -80,6 +80,7 @@ const (
 	byConnection
 	byClient
 	notices
+	bySame = notices // another page
 )
 
 // read asks Redis for what the room wants to know. It is called with mu held, after
@@ -89,7 +90,9 @@ func (l *local) read(by notice) {
 		return // what is read before the room is heard could miss what comes in between
 	}
 	if since, wanted := l.room.Read(); wanted {
-		l.noticed = by
+		if by != bySame {
+			l.noticed, l.counted = by, false
+		}
 		l.hub.bus.Read(l.name, since, true)
 	}
 }
@@ -311,19 +314,14 @@ func (l *local) size() int {
 	return l.members
 }
 
-// due counts a check of the node, and says whether the room's position is to be checked.
-func (l *local) due() bool {
+// due says whether the room's position is to be checked: it is heard, and since the last time
+// no event has shown that it is where Redis is.
+func (l *local) due(all bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.heard || !l.room.Opened() {
-		return false
-	}
-	l.quiet++
-	if l.quiet > quietAfter {
-		l.quiet = quietAfter + l.quiet%checkEvery
-		return l.quiet == quietAfter
-	}
-	return l.quiet > 1
+	active := l.active
+	l.active = false
+	return l.heard && l.room.Opened() && (all || !active)
 }
 
 // checked says where Redis has the room.

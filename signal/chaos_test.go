@@ -1,0 +1,179 @@
+package signal_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/checker"
+)
+
+// A chaos is a scene with nodes in processes of their own, which are broken too.
+type chaos struct {
+	*scene
+	srv       *redistest.Server
+	processes []*process
+	seen      map[string]float64 // counters of nodes that are gone
+}
+
+const longTokens = "APP_ENV_SIGNAL_JWT_MAX_LIFETIME=10h"
+
+// use is the nodes to which tills come.
+func (c *chaos) use() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes = nil
+	for _, p := range c.processes {
+		c.nodes = append(c.nodes, p.addr)
+	}
+}
+
+var counter = regexp.MustCompile(`(?m)^(signal_\w+_total)(?:\{\w+="(\w+)"\})? ([0-9.e+]+)$`)
+
+// count keeps what a node has counted.
+func (c *chaos) count(p *process) {
+	_, metrics := get(c.t, p.admin, "/metrics")
+	for _, m := range counter.FindAllStringSubmatch(metrics, -1) {
+		n, _ := strconv.ParseFloat(m[3], 64)
+		c.seen[strings.TrimSpace(m[1]+" "+m[2])] += n
+	}
+}
+
+// nodeFaults are those that a scene with nodes in this process cannot have.
+var nodeFaults = []struct {
+	name   string
+	breaks func(*chaos)
+}{
+	{"15 a node is killed", func(c *chaos) {
+		i := rand.IntN(len(c.processes))
+		c.count(c.processes[i])
+		c.processes[i].end(c.t, syscall.SIGKILL)
+		c.processes[i] = startProcess(c.t, c.srv, longTokens)
+		c.use()
+	}},
+	{"16 a node stands still", func(c *chaos) {
+		p := c.processes[rand.IntN(len(c.processes))].cmd.Process
+		_ = p.Signal(syscall.SIGSTOP)
+		pass(4 * time.Second)
+		_ = p.Signal(syscall.SIGCONT)
+	}},
+	{"20 a till knows more than the node to which it comes", func(c *chaos) {
+		for range 4 {
+			room := c.rooms[len(c.rooms)-1-rand.IntN(c.quiet)]
+			before := map[*visitor]proto.Position{}
+			for _, v := range c.tills {
+				before[v] = v.stands(room)
+			}
+			c.unheard(room)
+			var first *visitor
+			if !redistest.Eventually(func() bool {
+				i := slices.IndexFunc(c.tills, func(v *visitor) bool { return v.stands(room) != before[v] })
+				if i >= 0 {
+					first = c.tills[i]
+				}
+				return i >= 0
+			}) {
+				c.t.Errorf("no till has what nobody heard in %s", room)
+				return
+			}
+			first.leaves(0)
+		}
+	}},
+	{"tills come and go", func(c *chaos) {
+		for range 20 {
+			c.tills[rand.IntN(len(c.tills))].leaves(rand.N(2 * time.Second))
+			pass(50 * time.Millisecond)
+		}
+	}},
+}
+
+// stands says where the till is in a room; zero when it is in none.
+func (v *visitor) stands(room proto.Room) proto.Position {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.in {
+		return proto.Position{}
+	}
+	return v.at[room]
+}
+
+// paths are what must have happened in a chaos, or it has proved less than it says.
+var paths = []string{
+	"signal_rooms_healed_total message", "signal_rooms_healed_total check", "signal_rooms_healed_total connection", "signal_rooms_healed_total client",
+	"signal_joins_total fresh", "signal_joins_total ring", "signal_joins_total log", "signal_joins_total lost",
+	"signal_catchup_batches_total ring", "signal_catchup_batches_total log", "signal_pauses_total",
+	"told epoch", "told rewound", "told forked", "told behind", "told trimmed", "duplicate",
+}
+
+// TestChaos breaks everything that TestFaults breaks, and nodes, in any order, under 500 events a
+// second: each as often as SIGNAL_CHAOS says, and for three minutes at least.
+func TestChaos(t *testing.T) {
+	times, err := strconv.Atoi(os.Getenv("SIGNAL_CHAOS"))
+	if err != nil {
+		t.Skip("SIGNAL_CHAOS says how often each fault is to happen: make chaos")
+	}
+	srv := redistest.Start(t)
+	c := &chaos{srv: srv, seen: map[string]float64{}}
+	for range 3 {
+		c.processes = append(c.processes, startProcess(t, srv, longTokens))
+	}
+	c.scene = newScene(t, srv, 40)
+	c.quiet = 4
+	c.use()
+	c.visit(40)
+	c.sends(4, srv.Settings(), 125)
+	began := time.Now()
+	for round := 0; round < times || time.Since(began) < 3*time.Minute; round++ {
+		for _, i := range rand.Perm(len(faults) + len(nodeFaults)) {
+			name := ""
+			if i < len(faults) {
+				name = faults[i].name
+				faults[i].breaks(c.scene)
+			} else {
+				name = nodeFaults[i-len(faults)].name
+				nodeFaults[i-len(faults)].breaks(c)
+			}
+			t.Logf("%s  %s", time.Since(began).Round(time.Millisecond), name)
+			pass(rand.N(2 * time.Second))
+		}
+	}
+	records := c.end()
+	for _, p := range c.processes {
+		c.count(p)
+	}
+	for _, r := range records {
+		c.seen["events "+string(r.Kind)]++
+		if r.Kind == checker.Resync || r.Kind == checker.Joined {
+			c.seen["told "+string(r.Reason)]++
+		}
+		if r.Duplicate {
+			c.seen["duplicate"]++
+		}
+	}
+	for _, path := range paths {
+		if c.seen[path] == 0 {
+			t.Errorf("it never came to: %s", path)
+		}
+		t.Logf("%-40s %v", path, c.seen[path])
+	}
+	h := healed(records)
+	t.Logf("%d events, received %d times; what no node had heard was there after %s (median), %s (p99), %s (most)", int(c.seen["events sent"]),
+		int(c.seen["events event"]), at(h, 50), at(h, 99), at(h, 100))
+}
+
+// at is a percentile of sorted times.
+func at(times []time.Duration, percent int) string {
+	if len(times) == 0 {
+		return "never"
+	}
+	return fmt.Sprint(times[(len(times)-1)*percent/100].Round(10 * time.Millisecond))
+}
