@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -52,9 +51,16 @@ var faults = []fault{
 			s.t.Error(err)
 		}
 		pass(300 * time.Millisecond)
+		e := emitter.New(srv.Settings())
+		defer e.Close()
 		srv.Kill()
 		s.lost(began, "")
 		srv.Restart()
+		for range 20 { // before the nodes are back, other events take the numbers of those that are lost
+			for _, room := range s.rooms {
+				s.send(e, sending{proto.EventID(fmt.Sprint("e", s.ids.Add(1))), room})
+			}
+		}
 	}, wants: func(s *scene, records []checker.Record) {
 		s.stayed()
 		s.toldOnce(records)
@@ -83,14 +89,10 @@ var faults = []fault{
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "8 Redis stands still", real: true, breaks: func(s *scene) {
-		before := runtime.NumGoroutine()
 		srv := s.redis.(*redistest.Server)
 		for _, d := range []time.Duration{time.Second, 5 * time.Second} {
 			srv.Pause()
 			pass(d)
-			if n := runtime.NumGoroutine(); n > before*6/5+10 {
-				s.t.Errorf("%d goroutines, %d before", n, before)
-			}
 			srv.Resume()
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
