@@ -233,12 +233,15 @@ func (c *client) begin() {
 	c.path = c.path[:0]
 }
 
-// back forgets what the client has had after a place.
+// back forgets what the client has had after a place to which it goes back.
 func (c *client) back(at proto.Position) {
-	for n := len(c.path); n > 0 && c.path[n-1].Position.Sequence > at.Sequence; n-- {
-		delete(c.ids, c.path[n-1].ID)
-		c.path = c.path[:n-1]
-	}
+	c.path = slices.DeleteFunc(c.path, func(r Record) bool {
+		after := r.Position.Epoch != at.Epoch || r.Position.Sequence > at.Sequence
+		if after {
+			delete(c.ids, r.ID)
+		}
+		return after
+	})
 }
 
 // told is a client that is told of a loss, at where it stood.

@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"slices"
+
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/room"
 )
@@ -36,9 +38,87 @@ func (l *local) ask(since proto.Position) *asking {
 	return &a.next
 }
 
+// A past is what reads have brought lately, one event after the other. When a node has gone,
+// all clients of its rooms come to another one from about the same position: the first one
+// of a room reads what they have missed, for all of them (BenchmarkStorm).
+type past struct {
+	since   proto.Position // before the first entry
+	entries []room.Entry
+	bytes   int
+	used    bool // since the last check of the node
+}
+
+func (p *past) size() int {
+	if p == nil {
+		return 0
+	}
+	return p.bytes
+}
+
+// remember keeps a page, after what it goes on from. It is called with mu held.
+func (l *local) remember(since proto.Position, entries []room.Entry) {
+	if len(entries) == 0 {
+		return
+	}
+	p := l.past
+	if p == nil || p.entries[len(p.entries)-1].Position != since {
+		p = &past{since: since}
+		l.past = p
+	}
+	p.used = true
+	p.entries = append(p.entries, entries...)
+	for i := range entries {
+		p.bytes += len(entries[i].Frame)
+	}
+	for len(p.entries) > room.Retained || p.bytes > room.MaxBytes && len(p.entries) > 1 {
+		p.bytes -= len(p.entries[0].Frame)
+		p.since = p.entries[0].Position
+		p.entries[0] = room.Entry{}
+		p.entries = p.entries[1:]
+	}
+}
+
+// recall is what is known to follow a position, at most the bytes of one batch; nil if
+// nothing is. It is called with mu held.
+func (l *local) recall(since proto.Position) []room.Entry {
+	p := l.past
+	if p == nil {
+		return nil
+	}
+	from := 0
+	if since != p.since {
+		from = 1 + slices.IndexFunc(p.entries, func(e room.Entry) bool { return e.Position == since })
+		if from == 0 || from == len(p.entries) {
+			return nil
+		}
+	}
+	after := p.entries[from:]
+	p.used = true
+	bytes := 0
+	for i := range after {
+		if bytes += len(after[i].Frame); bytes > batchBytes && i > 0 {
+			return after[:i]
+		}
+	}
+	return after
+}
+
+// fade forgets what nobody has come for since the last check. It is called with mu held.
+func (l *local) fade() {
+	if l.past == nil {
+		return
+	}
+	if !l.past.used {
+		l.past = nil
+		l.trim() // less is kept: nobody has to make way
+		return
+	}
+	l.past.used = false
+}
+
 // replied takes what Redis answered to a read, and returns what the shards are to do: who
-// is in, and who goes on with the page.
-func (l *local) replied(since proto.Position, order bool, p proto.Page) (news uint64, ready []command) {
+// is in, and who goes on with the page. It also returns what took returns.
+func (l *local) replied(since proto.Position, order bool, p proto.Page) (news uint64, ready []command, victims []*local) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range p.Events {
@@ -49,6 +129,12 @@ func (l *local) replied(since proto.Position, order bool, p proto.Page) (news ui
 		by = bySame
 		known := !l.room.At().IsZero()
 		l.room.Replied(since, p)
+		switch {
+		case p.Found != proto.OK:
+			l.past = nil // it may be of another branch
+		case !known:
+			l.remember(since, room.Entries(p.Events))
+		}
 		if known && !l.counted && l.room.Head() != head {
 			l.counted = true
 			l.hub.metrics.healed[l.noticed].Inc()
@@ -61,7 +147,7 @@ func (l *local) replied(since proto.Position, order bool, p proto.Page) (news ui
 		news = l.news()
 	}
 	l.read(by)
-	return news, ready
+	return news, ready, l.trim()
 }
 
 // answer is called with mu held.
@@ -69,6 +155,7 @@ func (l *local) answer(a *ask, since proto.Position, p proto.Page) (ready []comm
 	got := page{local: l, since: since, verdict: l.room.Joined(since, p), members: a.now.members}
 	if got.verdict.Found == proto.OK && got.verdict.InLog {
 		got.entries = room.Entries(p.Events)
+		l.remember(since, got.entries)
 	}
 	for _, add := range a.now.adds {
 		add.verdict = got.verdict

@@ -83,8 +83,18 @@ func (s *shard) serve(m *member) {
 		case lost != "":
 			s.tell(m, lost)
 			return
+		case to.InLog && len(entries) == 0:
+			return // until the page comes
 		case to.InLog:
-			return // until the page comes, or the room gets as far
+			s.metrics.fromLog.Inc()
+			pass.batch.Entries = append(pass.batch.Entries, entries...) // they are not the pass' own
+			pass.join()
+			at := o.Cursor
+			whole := s.advance(m, &pass.batch)
+			if o.Cursor = at; whole { // only a time
+				m.list()
+			}
+			return
 		}
 		pass.batch.Entries = entries
 		if len(entries) > 0 {
@@ -187,9 +197,11 @@ func (g page) do(s *shard) {
 			at := o.Cursor
 			whole := s.advance(m, &p.batch)
 			o.Cursor = at // only a time
-			if whole {
+			switch {
+			case len(g.entries) == 0: // the room is behind it: its news come here too
+			case whole:
 				m.list()
-			} else if !o.later {
+			case !o.later:
 				o.later = true
 				s.later = append(s.later, m)
 			}

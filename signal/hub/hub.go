@@ -169,7 +169,8 @@ func (h *Hub) Replied(name proto.Room, since proto.Position, order bool, p proto
 	if l == nil {
 		return
 	}
-	news, ready := l.replied(since, order, p)
+	news, ready, victims := l.replied(since, order, p)
+	release(victims)
 	h.note(l, news)
 	for _, c := range ready {
 		h.command(l, c)
@@ -284,8 +285,8 @@ func (h *Hub) enter(name proto.Room, a add) {
 			h.forget(l)
 		}
 	}
-	if a, now := m.local.await(a); now {
-		m.client.shard.command(a)
+	for _, c := range m.local.await(a) {
+		h.command(m.local, c)
 	}
 }
 

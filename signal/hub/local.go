@@ -26,6 +26,7 @@ type local struct {
 	closed  bool                    // the last member has left: it is not used again
 	waiting []add                   // until it is open
 	asked   map[proto.Position]*ask // of Redis
+	past    *past                   // what a read has brought lately, or nil
 	active  bool                    // a durable event came since the last check
 	noticed notice                  // of the read that is out
 	counted bool                    // as healed, since it was noticed
@@ -109,34 +110,39 @@ func (l *local) enter(m *member) bool {
 	return true
 }
 
-// await says whether the add may go to its shard now; if not, it will be among what opened
-// or replied return.
-func (l *local) await(a add) (_ add, now bool) {
+// await returns what the shard is to do for the add now; if nothing, that will be among what
+// opened or replied return.
+func (l *local) await(a add) (ready []command) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.heard {
 		l.waiting = append(l.waiting, a)
-		return a, false
+		return nil
 	}
-	if a, now = l.judge(a); !now {
-		l.read(byClient)
-	}
-	return a, now
+	ready = l.judge(a)
+	l.read(byClient)
+	return ready
 }
 
 // judge says how the add takes effect, or lets it wait for Redis. It is called with mu held.
-func (l *local) judge(a add) (_ add, now bool) {
-	if a.verdict, now = l.room.Join(a.since); now {
-		return a, true
-	}
-	if !l.room.Opened() {
+func (l *local) judge(a add) (ready []command) {
+	v, now := l.room.Join(a.since)
+	switch {
+	case now:
+		a.verdict = v
+		return []command{a}
+	case !l.room.Opened():
 		l.waiting = append(l.waiting, a)
 		l.room.Open(a.since)
-	} else {
-		next := l.ask(a.since)
-		next.adds = append(next.adds, a)
+		return nil
 	}
-	return a, false
+	if known := l.recall(a.since); known != nil {
+		a.verdict = l.room.Recalled(a.since)
+		return []command{a, page{local: l, since: a.since, verdict: a.verdict, entries: known, members: []*member{a.member}}}
+	}
+	next := l.ask(a.since)
+	next.adds = append(next.adds, a)
+	return nil
 }
 
 // opened says that the bus listens to the room, and returns who goes in at once.
@@ -155,9 +161,7 @@ func (l *local) admit() (ready []command) {
 	waited := l.waiting
 	l.waiting = nil
 	for _, a := range waited {
-		if a, now := l.judge(a); now {
-			ready = append(ready, a)
-		}
+		ready = append(ready, l.judge(a)...)
 	}
 	return ready
 }
@@ -231,13 +235,13 @@ func (l *local) take(dst []room.Entry, i int) (entries []room.Entry, from room.C
 func (l *local) seek(dst []room.Entry, m *member, from room.Reader, end room.Cursor) (entries []room.Entry, to room.Reader, lost proto.Found, missed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	to, lost, missed, ahead := l.room.Seek(from)
+	to, lost, missed = l.room.Seek(from)
 	switch {
 	case lost != "":
-	case ahead:
-		l.room.Doubt() // its news wake the reader
-		l.read(byClient)
 	case to.InLog:
+		if entries = l.recall(to.At); entries != nil {
+			break
+		}
 		next := l.ask(to.At)
 		next.members = append(next.members, m)
 		m.own.asked = true
@@ -262,6 +266,7 @@ func (l *local) release() {
 	defer l.mu.Unlock()
 	taken, _ := l.readers()
 	l.room.Forget(taken)
+	l.past = nil
 	l.keep(0)
 }
 
@@ -271,10 +276,11 @@ func (l *local) trim() (victims []*local) {
 	taken, least := l.readers()
 	kept := taken - min(taken, l.retained())
 	l.room.Forget(min(kept, least))
+	bytes := l.past.size()
 	if kept < taken || least < taken {
-		return l.keep(l.room.Bytes())
+		bytes += l.room.Bytes()
 	}
-	return l.keep(0)
+	return l.keep(bytes)
 }
 
 // retained is how many entries stay for clients that come back. A room of one member keeps
@@ -321,6 +327,7 @@ func (l *local) due(all bool) bool {
 	defer l.mu.Unlock()
 	active := l.active
 	l.active = false
+	l.fade()
 	return l.heard && l.room.Opened() && (all || !active)
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // A world is several nodes, tills and senders around a model of Redis, moved by one seed:
-// nothing happens but what the seed chooses next, and each step ends when every shard has
+// nothing happens but what the seed chooses next, and after each call every shard comes to have
 // nothing left to do. So a seed plays the same twice (TestSameSeed). Whatever it chooses, the
 // checker must find the history good.
 type world struct {
@@ -160,7 +160,9 @@ func newWorld(seed uint64) *world {
 
 func (w *world) start() *edge {
 	e := &edge{reg: prometheus.NewRegistry(), wanted: map[proto.Room]int{}, heard: map[proto.Room]bool{}}
+	before := runtime.GOMAXPROCS(3) // two shards
 	e.Hub = hub.New(e, e.reg)
+	runtime.GOMAXPROCS(before)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- e.Run(ctx) }()
@@ -191,11 +193,13 @@ func (w *world) come(t *till) {
 	t.moves++
 	t.drain(0)
 	t.follower.come(t.edge.Hub, t.id, was, simRooms...)
+	synctest.Wait()
 }
 
 // cut ends a till's connection. What it has not taken is gone.
 func (w *world) cut(t *till) {
 	t.client.Close()
+	synctest.Wait()
 	t.edge, t.client = nil, nil
 	t.mu.Lock()
 	t.frames = nil
@@ -269,6 +273,7 @@ func (w *world) deliver(e *edge, faults bool) {
 	if !faults || !w.chance(3) {
 		e.Flush()
 	}
+	synctest.Wait()
 }
 
 // read goes on with one of a node's reads.
@@ -302,6 +307,7 @@ func (w *world) subscribe(e *edge) {
 		if wanted && !e.heard[r] {
 			e.heard[r] = true
 			e.Subscribed(r)
+			synctest.Wait()
 			return
 		}
 		if !wanted {
@@ -314,12 +320,14 @@ func (w *world) disconnect(e *edge) {
 	e.link = nil
 	clear(e.heard)
 	e.Lost()
+	synctest.Wait()
 }
 
 // check reads positions, and brings those that were read before.
 func (w *world) check(e *edge, all bool) {
 	for _, c := range e.checks {
 		e.Checked(c.room, c.Position)
+		synctest.Wait()
 	}
 	e.checks = nil
 	for _, r := range slices.Sorted(slices.Values(e.Due(all))) {
@@ -447,6 +455,7 @@ func (w *world) step(t *testing.T) {
 		till.join(r)
 	case k < 93:
 		r := one(w.rnd, simRooms)
+		synctest.Wait()
 		till.client.Leave("l", []proto.Room{r})
 		synctest.Wait()
 		till.hear(t)
@@ -474,6 +483,7 @@ func (w *world) calm(t *testing.T) {
 				w.come(till)
 			} else if round == 0 {
 				till.join(simRooms...) // it may have left some
+				synctest.Wait()
 			}
 			if till.drain(0) {
 				till.client.Drained()
@@ -494,7 +504,9 @@ func (w *world) calm(t *testing.T) {
 				synctest.Wait()
 				w.read(e)
 			}
+			synctest.Wait()
 			e.Flush()
+			synctest.Wait()
 			e.Tick()
 			synctest.Wait()
 		}
@@ -514,6 +526,7 @@ func (w *world) calm(t *testing.T) {
 
 // play lives one seed to its end.
 func play(t *testing.T, seed uint64) (w *world) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // goroutines take turns, the same each time
 	synctest.Test(t, func(t *testing.T) {
 		w = newWorld(seed)
 		for range 1500 {
@@ -544,7 +557,6 @@ func seeds(t *testing.T) uint64 {
 // last events or all of them; tills come, go, move and are slow. Nothing is lost of which a
 // till is not told. And all of it has happened.
 func TestSimulation(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3)) // two shards
 	seen := map[string]float64{}
 	for seed := range seeds(t) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

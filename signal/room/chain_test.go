@@ -145,7 +145,7 @@ func (h *history) join(since proto.Position) {
 
 // read gives a reader some of what it does not have, and wants it to be the next of the chain.
 func (h *history) read(t *rapid.T, r *reader) {
-	to, lost, missed, ahead := h.r.Seek(r.Reader)
+	to, lost, missed := h.r.Seek(r.Reader)
 	if missed != 0 {
 		t.Fatalf("%d live events are missed, and there was none", missed)
 	}
@@ -154,8 +154,6 @@ func (h *history) read(t *rapid.T, r *reader) {
 	case lost != "":
 		r.at = to.At
 		r.told++
-	case ahead:
-		h.r.Doubt()
 	case to.InLog:
 		p := h.page(to.At)
 		v := h.r.Joined(to.At, p)

@@ -354,8 +354,16 @@ func (r *Room) Joined(since proto.Position, p proto.Page) Verdict {
 	if p.Found != proto.OK {
 		return r.verdict(r.Head(), r.at, p.Found)
 	}
+	return r.replay(since, p.Top)
+}
+
+// Recalled says how a join takes effect for which it is still known what followed since, at
+// an earlier read. What is on the chain after that, the next read tells.
+func (r *Room) Recalled(since proto.Position) Verdict { return r.replay(since, r.at) }
+
+func (r *Room) replay(since, top proto.Position) Verdict {
 	v := r.verdict(r.Head(), since, proto.OK)
-	v.InLog, v.Replayed = true, int(p.Top.Sequence-since.Sequence)
+	v.InLog, v.Replayed = true, int(top.Sequence-since.Sequence)
 	return v
 }
 
@@ -373,29 +381,29 @@ type Reader struct {
 
 // Seek says where a reader goes on. A reader that has missed a resync is to be told of it,
 // if lost is not empty, and goes on from the end; of live events that it can get no more,
-// missed is the number. It may be that ahead the reader has more than the room: then it has
-// to wait.
-func (r *Room) Seek(from Reader) (to Reader, lost proto.Found, missed int, ahead bool) {
+// missed is the number. A reader that has more than the room is InLog too: the room is late,
+// or the reader on a branch that Redis has lost.
+func (r *Room) Seek(from Reader) (to Reader, lost proto.Found, missed int) {
 	resync := Cursor(0)
 	if r.lost != nil {
 		resync = r.lost.after
 	}
 	switch {
 	case from.Cursor < resync && (from.InLog || r.first >= resync):
-		return Reader{Cursor: r.Head(), At: r.at}, r.lost.why, 0, false
+		return Reader{Cursor: r.Head(), At: r.at}, r.lost.why, 0
 	case !from.InLog && from.Cursor >= r.first:
-		return from, "", 0, false
+		return from, "", 0
 	case !from.InLog && from.Cursor < resync:
-		return Reader{Cursor: resync - 1, At: from.At}, "", 0, false // the resync itself comes next
+		return Reader{Cursor: resync - 1, At: from.At}, "", 0 // the resync itself comes next
 	}
 	if !from.InLog && from.At.Epoch == r.at.Epoch {
 		missed = int(r.first-from.Cursor) - int(r.base().Sequence-from.At.Sequence)
 	}
 	if c, ok := r.find(from.At); ok {
-		return Reader{Cursor: c, At: from.At}, "", missed, false
+		return Reader{Cursor: c, At: from.At}, "", missed
 	}
 	from.InLog = true
-	return from, "", missed, from.At.Epoch != r.at.Epoch || from.At.Sequence > r.at.Sequence
+	return from, "", missed
 }
 
 // From appends to dst what stands between c and end, and says from where on: what is gone is
