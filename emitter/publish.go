@@ -103,6 +103,7 @@ func load(ctx context.Context, c *redis.Conn) error {
 	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ScriptLoad(ctx, publishSource)
 		p.ScriptLoad(ctx, readSource)
+		p.ScriptLoad(ctx, rollSource)
 		return nil
 	})
 	return err

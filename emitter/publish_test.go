@@ -156,3 +156,44 @@ func TestRetry(t *testing.T) {
 		t.Errorf("the room is at %v, %v, want one event", now, err)
 	}
 }
+
+// TestRoll: the roll is called in one go, and says when one room is elsewhere or gone.
+func TestRoll(t *testing.T) {
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	rooms := []proto.Room{"a", "b c", "ö", "$user:u1"}
+	var reads []emitter.Read
+	for _, r := range rooms {
+		reads = append(reads, emitter.Read{Room: r})
+	}
+	var at []proto.Position
+	for _, p := range e.Read(t.Context(), reads) {
+		if p.Err != nil {
+			t.Fatal(p.Err)
+		}
+		at = append(at, p.Top)
+	}
+	var roll emitter.Roll
+	call := func(what string, want bool) {
+		t.Helper()
+		for i, r := range rooms {
+			roll.Add(r, at[i])
+		}
+		if all, err := roll.Call(t.Context(), e); all != want || err != nil {
+			t.Errorf("%s: %t, %v", what, all, err)
+		}
+	}
+	call("all are there", true)
+	r, err := e.SendToRoom(t.Context(), rooms[1], "e", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call("one has moved", false)
+	at[1] = r.Position
+	call("it is known where to", true)
+	rdb := srv.Client()
+	defer rdb.Close()
+	rdb.Del(t.Context(), srv.Settings().Layout().Position(rooms[3]))
+	call("one is gone", false)
+}

@@ -45,9 +45,11 @@ type Receiver interface {
 	Replied(r proto.Room, since proto.Position, order bool, p proto.Page)
 	// Tick comes once a second.
 	Tick()
-	// Due are the rooms to be checked now, all or those whose turn it is; Checked gets where
-	// Redis has them.
-	Due(all bool) []proto.Room
+	// Due appends the rooms to be checked now: all, or those that have had no event since
+	// it was last called. At is where a room is, zero when that is not known; when Redis has
+	// it elsewhere, Checked is told.
+	Due(dst []proto.Room, all bool) []proto.Room
+	At(proto.Room) proto.Position
 	Checked(r proto.Room, top proto.Position)
 	// ReceiveClient gets an event for one client.
 	ReceiveClient(proto.ClientID, proto.Event)
@@ -74,6 +76,8 @@ type Bus struct {
 
 	subs    subscriptions
 	reads   reads
+	roll    emitter.Roll // of watch alone
+	due     []proto.Room // of watch alone
 	answers chan proto.Answer
 	began   time.Time
 	heard   atomic.Int64 // when something last came, nanoseconds since began

@@ -66,8 +66,9 @@ func (r *receiver) Replied(room proto.Room, since proto.Position, order bool, p 
 	r.add("replied %s since %q order %v: %s %s, %d events", room, since, order, p.Found, p.Top, len(p.Events))
 }
 
-func (r *receiver) Due(bool) []proto.Room { return nil }
-func (r *receiver) Tick()                 {}
+func (r *receiver) Due([]proto.Room, bool) []proto.Room { return nil }
+func (r *receiver) Tick()                               {}
+func (r *receiver) At(proto.Room) (p proto.Position)    { return p }
 
 func (r *receiver) Checked(room proto.Room, top proto.Position) { r.add("checked %s %s", room, top) }
 

@@ -153,17 +153,32 @@ func (b *Bus) watch(ctx context.Context, dst Receiver) {
 // check looks where rooms are: all, or those whose turn it is. What Redis does not answer
 // has its turn again.
 func (b *Bus) check(ctx context.Context, dst Receiver, all bool) {
-	for batch := range slices.Chunk(dst.Due(all), checkAtOnce) {
-		bounded, cancel := context.WithTimeout(ctx, readTimeout)
-		at, err := b.emitter.Positions(bounded, batch)
-		cancel()
-		if err != nil {
-			return
-		}
-		for i, r := range batch {
-			dst.Checked(r, at[i])
+	b.due = dst.Due(b.due[:0], all)
+	for batch := range slices.Chunk(b.due, checkAtOnce) {
+		if b.checkBatch(ctx, dst, batch) != nil {
+			break
 		}
 	}
+	clear(b.due) // keep no name alive
+}
+
+func (b *Bus) checkBatch(ctx context.Context, dst Receiver, batch []proto.Room) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	for _, r := range batch {
+		b.roll.Add(r, dst.At(r))
+	}
+	if all, err := b.roll.Call(ctx, b.emitter); all || err != nil {
+		return err
+	}
+	at, err := b.emitter.Positions(ctx, batch)
+	if err != nil {
+		return err
+	}
+	for i, r := range batch {
+		dst.Checked(r, at[i])
+	}
+	return nil
 }
 
 // renew keeps the positions of rooms with members, so that a room in which nothing happens

@@ -199,17 +199,27 @@ func (h *Hub) local(name proto.Room) *local {
 	return h.rooms[name]
 }
 
-// Due are the rooms whose position is to be checked now: all, or those that have had no event
-// since the last time.
-func (h *Hub) Due(all bool) (due []proto.Room) {
+// Due appends the rooms whose position is to be checked now: all, or those that have had no
+// event since the last time.
+func (h *Hub) Due(dst []proto.Room, all bool) []proto.Room {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	for name, l := range h.rooms {
 		if l.due(all) {
-			due = append(due, name)
+			dst = append(dst, name)
 		}
 	}
-	return due
+	return dst
+}
+
+// At is where a room is on this node; zero when that is not known.
+func (h *Hub) At(name proto.Room) (at proto.Position) {
+	if l := h.local(name); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		at = l.room.At()
+	}
+	return at
 }
 
 // Checked says where Redis has a room, zero when it knows of none: if that is elsewhere, the

@@ -330,7 +330,7 @@ func (w *world) check(e *edge, all bool) {
 		synctest.Wait()
 	}
 	e.checks = nil
-	for _, r := range slices.Sorted(slices.Values(e.Due(all))) {
+	for _, r := range slices.Sorted(slices.Values(e.Due(nil, all))) {
 		c := arrival{room: r}
 		c.Position = w.redis.rooms[r].top()
 		e.checks = append(e.checks, c)

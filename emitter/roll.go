@@ -1,0 +1,44 @@
+package emitter
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/proto"
+)
+
+//go:embed roll.lua
+var rollSource string
+
+var rollScript = redis.NewScript(rollSource)
+
+// A Roll asks, for nodes, whether rooms are where the node has them. It is ready to use when
+// zero, and used again it allocates next to nothing: an idle node does this every five seconds
+// for each of its rooms, and what it throws away would be most of its memory.
+type Roll struct {
+	names, at []byte
+}
+
+// Add adds a room, and where it should be.
+func (r *Roll) Add(room proto.Room, at proto.Position) {
+	if len(r.names) > 0 {
+		r.at = append(r.at, '\n')
+	}
+	r.names = append(append(r.names, room...), '\n')
+	r.at = at.Append(r.at)
+}
+
+// Call says whether all the rooms are there, and forgets them. Which of them is not,
+// Positions tells.
+func (r *Roll) Call(ctx context.Context, e *Emitter) (all bool, err error) {
+	sum := sha1.Sum(r.at)
+	before, after, _ := strings.Cut(e.layout.Position("\n"), "\n")
+	got, err := rollScript.Run(ctx, e.rdb, nil, before, after, r.names).Text()
+	r.names, r.at = r.names[:0], r.at[:0]
+	return got == hex.EncodeToString(sum[:]), Classify(err)
+}
