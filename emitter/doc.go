@@ -8,7 +8,8 @@
 //	...
 //	receipt, err := e.SendToRoom(ctx, "orders", "order.paid", order)
 //
-// An Emitter is safe for concurrent use, starts no goroutine and keeps no events:
-// a Send has succeeded or failed when it returns. Every event is live in this
-// version: at most once, never stored.
+// An Emitter is safe for concurrent use. A Send has succeeded or failed when it returns, or
+// the error says that nobody knows; then the same call with the same EventID is never a
+// second copy. Events for rooms, users and everyone are durable unless they are Live:
+// numbered, kept for a while, and brought to clients that were away.
 package emitter

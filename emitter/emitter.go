@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -31,6 +32,10 @@ var (
 	// ErrEventIDReused means that the room had another event under this id within the last
 	// two minutes. Nothing was sent. An id names one event: give this one another.
 	ErrEventIDReused = errors.New("emitter: this event id was used for another event")
+	// ErrQueueFull means that Redis does not take events as fast as they come, or is away, and
+	// that as many wait for it as may (MaxQueued, MaxQueuedBytes). Nothing was sent. The same
+	// call may succeed later: whoever cannot wait drops the event.
+	ErrQueueFull = errors.New("emitter: too many events wait for Redis")
 	// ErrNoReceiver means that the node which held the client is gone, and the
 	// client with it. A reconnected client has another id: send to its user.
 	ErrNoReceiver = errors.New("emitter: nobody there")
@@ -48,6 +53,13 @@ type Emitter struct {
 	layout proto.Layout
 	agreed atomic.Bool // Agree has said yes, and ours stands there
 
+	ctx         context.Context // until Close
+	stop        context.CancelFunc
+	lanes       [lanes]lane
+	running     sync.WaitGroup // lanes with events
+	queued      atomic.Int64   // events in lanes
+	queuedBytes atomic.Int64
+
 	sent, unheard, failed atomic.Uint64
 }
 
@@ -56,7 +68,12 @@ type Emitter struct {
 func New(s Settings) *Emitter {
 	o := s.Options()
 	o.OnConnect = load
-	return &Emitter{rdb: redis.NewClient(o), at: s, layout: s.Layout()}
+	e := &Emitter{rdb: redis.NewClient(o), at: s, layout: s.Layout()}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	for i := range e.lanes {
+		e.lanes[i].emitter = e
+	}
+	return e
 }
 
 // FromEnv is New with the Settings of the environment, and Check. A Redis that does
@@ -94,8 +111,17 @@ func (e *Emitter) agree(ctx context.Context) error {
 	return e.Check(ctx)
 }
 
-// Close gives up the connections to Redis.
-func (e *Emitter) Close() error { return e.rdb.Close() }
+// Close gives up the connections to Redis. Events that wait are ErrClosed.
+func (e *Emitter) Close() error {
+	e.stop()
+	for i := range e.lanes { // nobody adds any more who has not seen that
+		e.lanes[i].mu.Lock()
+		e.lanes[i].mu.Unlock()
+	}
+	err := e.rdb.Close()
+	e.running.Wait()
+	return err
+}
 
 // A Receipt says what became of an event.
 type Receipt struct {
@@ -116,11 +142,12 @@ type Stats struct {
 	Sent    uint64 // taken by Redis
 	Unheard uint64 // taken by Redis, but no node listened
 	Failed  uint64 // not taken, or nobody knows
+	Waiting uint64 // durable events that wait for Redis now
 }
 
 // Stats says what became of all events so far.
 func (e *Emitter) Stats() Stats {
-	return Stats{e.sent.Load(), e.unheard.Load(), e.failed.Load()}
+	return Stats{e.sent.Load(), e.unheard.Load(), e.failed.Load(), uint64(e.queued.Load())}
 }
 
 // An Option changes one event.
@@ -169,10 +196,11 @@ func Live() Option {
 // json.RawMessage goes through byte for byte. An event for a room, a user or everyone is
 // durable unless it is Live: numbered in its room and kept for a while (Settings.History),
 // so that clients that were away get it when they come back. While Redis is away it is
-// tried again for ten seconds or until ctx ends; a live event is tried once.
+// tried again for ten seconds or until ctx ends; a live event is tried once. Durable events
+// of a room are published in the order of the calls.
 //
-// The error is one of this package's, with the target in its text; only ErrUnavailable is
-// worth another try.
+// The error is one of this package's, with the target in its text; only ErrUnavailable and
+// ErrQueueFull are worth another try.
 func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...Option) (r Receipt, err error) {
 	m, b, err := message(to, event, data, opts)
 	if err != nil {

@@ -6,7 +6,11 @@ import "github.com/signal-team/signal/proto"
 var PublishScript = publishScript
 
 // PublishCall is what the script is called with.
-func (e *Emitter) PublishCall(room proto.Room, m proto.Message) (keys []string, args []any) {
-	c := e.call(room, m)
+func (e *Emitter) PublishCall(room proto.Room, events []proto.Message) (keys []string, args []any) {
+	var all []*sending
+	for _, m := range events {
+		all = append(all, &sending{print: proto.Fingerprint(m.Event), body: proto.AppendBody(nil, m), receipt: Receipt{EventID: m.EventID}})
+	}
+	c := e.call(room, all)
 	return c.keys, c.args
 }

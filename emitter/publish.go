@@ -3,9 +3,7 @@ package emitter
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
-	mrand "math/rand/v2"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,9 +11,9 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
-// The script numbers an event, chains it to the one before, keeps it and publishes it, in
-// one step: whoever reads the room's log after it has subscribed finds an event there,
-// or hears it, or both.
+// The script numbers events of a room, chains each to the one before, keeps and publishes
+// them, in one step: whoever reads the room's log after it has subscribed finds an event
+// there, or hears it, or both.
 //
 //go:embed publish.lua
 var publishSource string
@@ -23,77 +21,60 @@ var publishSource string
 var publishScript = redis.NewScript(publishSource)
 
 const (
-	patience    = 10 * time.Second // of a durable event for Redis
-	firstPause  = 50 * time.Millisecond
-	longPause   = time.Second
 	positionAge = 24 * time.Hour // after the last event; as long, a room keeps its incarnation
 	onceAge     = 2 * time.Minute
 )
 
-// durable publishes an event of a room. While Redis is away it tries again under the same
-// id, which Redis takes once.
-func (e *Emitter) durable(ctx context.Context, room proto.Room, m proto.Message) (Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	r := Receipt{EventID: m.EventID}
-	call := e.call(room, m)
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		err := e.once(ctx, call, &r)
-		if !errors.Is(err, ErrUnavailable) {
-			return r, err
-		}
-		select {
-		case <-time.After(pause/2 + mrand.N(pause)):
-		case <-ctx.Done():
-			return r, err
-		}
-	}
-}
-
-// A call is the arguments of the script.
+// A call is the arguments of a script.
 type call struct {
 	keys []string
 	args []any
 }
 
-func (e *Emitter) call(room proto.Room, m proto.Message) call {
+// call publishes events of a room.
+func (e *Emitter) call(room proto.Room, events []*sending) call {
 	verb := "PUBLISH"
 	if e.at.Ways() == Sharded {
 		verb = "SPUBLISH"
 	}
 	h := e.at.History(room)
-	return call{
-		[]string{e.layout.Position(room), e.layout.Log(room), e.layout.Once(room, m.EventID)},
-		[]any{e.layout.Channel(room), verb, string(m.EventID), proto.Fingerprint(m.Event), proto.AppendBody(nil, m), h.Events,
-			seconds(h.Age), seconds(positionAge), seconds(onceAge), proto.NewEpoch()},
+	c := call{
+		append(make([]string, 0, 2+len(events)), e.layout.Position(room), e.layout.Log(room)),
+		append(make([]any, 0, 7+3*len(events)), e.layout.Channel(room), verb, h.Events, seconds(h.Age), seconds(positionAge), seconds(onceAge), proto.NewEpoch()),
 	}
+	for _, s := range events {
+		c.keys = append(c.keys, e.layout.Once(room, s.receipt.EventID))
+		c.args = append(c.args, string(s.receipt.EventID), s.print, s.body)
+	}
+	return c
 }
 
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// once publishes, and puts what Redis said into r.
-func (e *Emitter) once(ctx context.Context, c call, r *Receipt) error {
-	if err := e.agree(ctx); err != nil {
-		return err
+// published puts what the script said into the receipts.
+func published(events []*sending, said any) error {
+	answers, ok := said.([]any)
+	if !ok || len(answers) != len(events) {
+		return fmt.Errorf("%w: it answered %v to the script", ErrRefused, said)
 	}
-	answer, err := publishScript.Run(ctx, e.rdb, c.keys, c.args...).Result()
-	if err != nil {
-		return Classify(err)
+	for i, s := range events {
+		answer, ok := answers[i].([]any)
+		if !ok || len(answer) != 3 {
+			return fmt.Errorf("%w: it answered %v to the script", ErrRefused, said)
+		}
+		what, _ := answer[0].(string)
+		at, _ := answer[1].(string)
+		receivers, _ := answer[2].(int64)
+		if what == "reused" {
+			s.err = ErrEventIDReused
+			continue
+		}
+		var err error
+		if s.receipt.Position, err = proto.ParsePosition(at); err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		s.receipt.Duplicate, s.receipt.Receivers = what == "duplicate", int(receivers)
 	}
-	said, ok := answer.([]any)
-	if !ok || len(said) != 3 {
-		return fmt.Errorf("%w: it answered %v to the script", ErrRefused, answer)
-	}
-	what, _ := said[0].(string)
-	at, _ := said[1].(string)
-	receivers, _ := said[2].(int64)
-	if what == "reused" {
-		return ErrEventIDReused
-	}
-	if r.Position, err = proto.ParsePosition(at); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	r.Duplicate, r.Receivers = what == "duplicate", int(receivers)
 	return nil
 }
 

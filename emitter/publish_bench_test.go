@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +26,8 @@ redis.call('LTRIM', KEYS[2], -ARGV[3], -1)
 return {n, redis.call('PUBLISH', ARGV[1], n .. ' ' .. ARGV[2])}`)
 
 // BenchmarkPublish compares what Redis does for an event with the least that could be done, in
-// pipelines of 500 that keep Redis busy, in turns. The commands are made before.
+// pipelines of 500 that keep Redis busy, in turns: 1, 5 and 20 durable events of a room in a call,
+// as they come together while a call is under way. The commands are made before.
 func BenchmarkPublish(b *testing.B) {
 	srv := redistest.Start(b)
 	e := emitter.New(srv.Settings())
@@ -44,26 +46,38 @@ func BenchmarkPublish(b *testing.B) {
 		message.EventID = proto.EventID(fmt.Sprint("e", n))
 		return proto.Room(fmt.Sprint("orders:", n%rooms)), message
 	}
+	durable := func(together int) func(redis.Pipeliner) {
+		return func(p redis.Pipeliner) {
+			var room proto.Room
+			var events []proto.Message
+			for range together {
+				r, m := next()
+				room, events = r, append(events, m)
+			}
+			keys, args := e.PublishCall(room, events)
+			emitter.PublishScript.EvalSha(ctx, p, keys, args...)
+		}
+	}
 	sides := []struct {
 		name string
 		add  func(redis.Pipeliner)
+		adds int // events
 	}{
-		{"durable", func(p redis.Pipeliner) {
-			keys, args := e.PublishCall(next())
-			emitter.PublishScript.EvalSha(ctx, p, keys, args...)
-		}},
+		{"durable-5", durable(5), 5},
 		{"bare-script", func(p redis.Pipeliner) {
 			r, m := next()
 			bare.EvalSha(ctx, p, []string{"bare:" + string(r), "bare:log:" + string(r)}, "bare:c:"+string(r), proto.AppendBody(nil, m), 256)
-		}},
+		}, 1},
 		{"live", func(p redis.Pipeliner) {
 			r, m := next()
 			p.Publish(ctx, layout.Channel(r), proto.AppendMessage(nil, m))
-		}},
+		}, 1},
 		{"bare-publish", func(p redis.Pipeliner) {
 			r, m := next()
 			p.Publish(ctx, "bare:c:"+string(r), []byte(m.Data))
-		}},
+		}, 1},
+		{"durable-1", durable(1), 1},
+		{"durable-20", durable(20), 20},
 	}
 	took := make([][]float64, len(sides))
 	for b.Loop() {
@@ -71,7 +85,7 @@ func BenchmarkPublish(b *testing.B) {
 			pipes := make([]redis.Pipeliner, 8*workers)
 			for j := range pipes {
 				pipes[j] = rdb.Pipeline()
-				for range batch {
+				for range batch / s.adds {
 					s.add(pipes[j])
 				}
 			}
@@ -95,6 +109,26 @@ func BenchmarkPublish(b *testing.B) {
 	for i, s := range sides {
 		b.ReportMetric(rate(i), s.name+"/s")
 	}
-	b.ReportMetric(rate(0)/rate(1), "durable/bare")
+	for i, name := range map[int]string{0: "durable-5", 4: "durable-1", 5: "durable-20"} {
+		b.ReportMetric(rate(i)/rate(1), name+"/bare")
+	}
 	b.ReportMetric(rate(2)/rate(3), "live/bare")
+}
+
+// BenchmarkSend is SendToRoom by 2,000 goroutines at once, to 100 rooms.
+func BenchmarkSend(b *testing.B) {
+	srv := redistest.Start(b)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	data := strings.Repeat("x", 200)
+	var n atomic.Int64
+	b.SetParallelism(2_000 / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := e.SendToRoom(b.Context(), proto.Room(fmt.Sprint("orders:", n.Add(1)%100)), "order.paid", data); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }

@@ -78,11 +78,11 @@ func (l *local) remember(since proto.Position, entries []room.Entry) {
 	}
 }
 
-// recall is what is known to follow a position, at most the bytes of one batch; nil if
-// nothing is. It is called with mu held.
+// recall is what is known to follow a position up to the ring, at most the bytes of one
+// batch; nil if that is not known. It is called with mu held.
 func (l *local) recall(since proto.Position) []room.Entry {
 	p := l.past
-	if p == nil {
+	if p == nil || !l.room.Has(p.entries[len(p.entries)-1].Position) {
 		return nil
 	}
 	from := 0

@@ -123,7 +123,7 @@ func (r *Room) judge(m proto.Message) (news bool) {
 	case m.Follows(r.at):
 		r.append(entry(m))
 		return true
-	case !r.has(m.Position):
+	case !r.Has(m.Position):
 		r.Doubt()
 	}
 	return false
@@ -157,8 +157,8 @@ func (r *Room) append(e Entry) {
 	}
 }
 
-// has says whether a position is where the room was, as far as the ring shows.
-func (r *Room) has(p proto.Position) bool {
+// Has says whether a position is where the room is or was, as far as the ring shows.
+func (r *Room) Has(p proto.Position) bool {
 	_, ok := r.find(p)
 	return ok
 }

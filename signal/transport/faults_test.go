@@ -321,7 +321,9 @@ func (s *server) guest(t *testing.T, rnd *rand.Rand, n int64) {
 		size := int(head[1])
 		if size == 126 {
 			var l [2]byte
-			_, _ = io.ReadFull(r, l[:])
+			if _, err := io.ReadFull(r, l[:]); err != nil {
+				break
+			}
 			size = int(binary.BigEndian.Uint16(l[:]))
 		}
 		payload := make([]byte, size)

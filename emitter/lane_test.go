@@ -1,0 +1,156 @@
+package emitter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+// wait queues events one after the other while Redis stands still: number i is data i.
+func wait(t *testing.T, e *emitter.Emitter, room proto.Room, n int, done func(int, error)) *sync.WaitGroup {
+	t.Helper()
+	var g sync.WaitGroup
+	for i := range n {
+		before := e.Stats().Waiting
+		g.Go(func() {
+			_, err := e.SendToRoom(context.Background(), room, "n", i)
+			done(i, err)
+		})
+		redistest.Wait(t, func() bool { return e.Stats().Waiting > before }, "event %d to be queued", i)
+	}
+	return &g
+}
+
+// TestOrderOfTheCalls: what waits for Redis is published in the order of the calls, whether
+// Redis only stood still or has lost the connection and what was under way on it.
+func TestOrderOfTheCalls(t *testing.T) {
+	for name, trouble := range map[string]func(*redistest.Server){
+		"it stood still": func(s *redistest.Server) { s.Resume() },
+		"it was killed":  func(s *redistest.Server) { s.Kill(); s.Restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := redistest.Start(t)
+			e := emitter.New(srv.Settings())
+			defer e.Close()
+			if _, err := e.SendToRoom(t.Context(), "other", "n", 0); err != nil { // it is connected
+				t.Fatal(err)
+			}
+			srv.Pause()
+			const n = 200 // more than go in one call
+			g := wait(t, e, "r", n, func(i int, err error) {
+				if err != nil {
+					t.Errorf("event %d: %v", i, err)
+				}
+			})
+			trouble(srv)
+			g.Wait()
+			rdb := srv.Client()
+			defer rdb.Close()
+			log, err := rdb.LRange(t.Context(), srv.Settings().Layout().Log("r"), 0, -1).Result()
+			if err != nil || len(log) != n {
+				t.Fatalf("%d events are kept, %v; want %d", len(log), err, n)
+			}
+			for i, line := range log {
+				m, err := proto.DecodeMessage([]byte(line))
+				if err != nil || string(m.Data) != fmt.Sprint(i) || m.Position.Sequence != uint64(i+1) {
+					t.Fatalf("place %d has %s at %s, %v", i, m.Data, m.Position, err)
+				}
+			}
+		})
+	}
+}
+
+// TestQueueIsBounded: what is too much while Redis stands still is refused at once, and the
+// rest is sent when it goes on.
+func TestQueueIsBounded(t *testing.T) {
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
+		t.Fatal(err)
+	}
+	srv.Pause()
+	big := strings.Repeat("x", 100<<10)
+	var g sync.WaitGroup
+	for range emitter.MaxQueuedBytes / (100 << 10) {
+		g.Go(func() {
+			if _, err := e.SendToRoom(context.Background(), "r", "n", big); err != nil && !errors.Is(err, emitter.ErrQueueFull) {
+				t.Error(err)
+			}
+		})
+	}
+	var err error
+	redistest.Wait(t, func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // not to be sent if there is room
+		_, err = e.SendToRoom(ctx, "r", "n", big)
+		return errors.Is(err, emitter.ErrQueueFull)
+	}, "the queue to be full")
+	srv.Resume()
+	g.Wait()
+	redistest.Wait(t, func() bool { return e.Stats().Waiting == 0 }, "nothing to wait")
+	if _, err := e.SendToRoom(t.Context(), "r", "n", big); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestCloseWhileEventsWait: their senders are told at once.
+func TestCloseWhileEventsWait(t *testing.T) {
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
+		t.Fatal(err)
+	}
+	srv.Pause()
+	defer srv.Resume()
+	g := wait(t, e, "r", 5, func(i int, err error) {
+		if !errors.Is(err, emitter.ErrClosed) {
+			t.Errorf("event %d: %v, want ErrClosed", i, err)
+		}
+	})
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+	g.Wait()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); !errors.Is(err, emitter.ErrClosed) {
+		t.Errorf("afterwards: %v, want ErrClosed", err)
+	}
+}
+
+// TestGivenUpBeforeItsTurn: an event whose sender has stopped waiting before its turn came is
+// not published behind its back.
+func TestGivenUpBeforeItsTurn(t *testing.T) {
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
+		t.Fatal(err)
+	}
+	srv.Pause()
+	g := wait(t, e, "r", 1, func(_ int, err error) { // is under way
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	g.Go(func() {
+		if _, err := e.SendToRoom(ctx, "r", "n", "given up"); !errors.Is(err, context.Canceled) {
+			t.Errorf("given up: %v", err)
+		}
+		srv.Resume()
+	})
+	redistest.Wait(t, func() bool { return e.Stats().Waiting == 2 }, "the second event to be queued")
+	cancel()
+	g.Wait()
+	r, err := e.SendToRoom(t.Context(), "r", "n", "the next")
+	if err != nil || r.Position.Sequence != 3 {
+		t.Errorf("%+v, %v; want the third event of the room", r, err)
+	}
+}
