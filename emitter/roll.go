@@ -18,7 +18,7 @@ var rollSource string
 var rollScript = redis.NewScript(rollSource)
 
 // A Roll asks, for nodes, whether rooms are where the node has them. It is ready to use when
-// zero, and used again it allocates next to nothing: an idle node does this every five seconds
+// zero, and used again it allocates next to nothing: an idle node does this every four seconds
 // for each of its rooms, and what it throws away would be most of its memory.
 type Roll struct {
 	names, at []byte

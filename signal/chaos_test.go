@@ -85,12 +85,13 @@ var nodeFaults = []struct {
 				c.t.Errorf("no till has what nobody heard in %s", room)
 				return
 			}
-			first.leaves(0)
+			first.leaves()()
 		}
 	}},
 	{"tills come and go", func(c *chaos) {
 		for range 20 {
-			c.tills[rand.IntN(len(c.tills))].leaves(rand.N(2 * time.Second))
+			back := c.tills[rand.IntN(len(c.tills))].leaves()
+			time.AfterFunc(rand.N(2*time.Second), back)
 			pass(50 * time.Millisecond)
 		}
 	}},

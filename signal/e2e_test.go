@@ -261,7 +261,8 @@ func TestRedisIsKilled(t *testing.T) {
 	if events["resync of orders"] != 1 || events["resync"] > 5 || events["degraded"] != 1 || events["restored"] != 1 || events["error"] != 1 {
 		t.Errorf("client got %v; want each of its rooms told once", events)
 	}
-	if s := e.Stats(); s.Failed < 10 || at.Sequence != s.Sent-before-1 {
+	// Of what failed Redis may have taken some when it was back: nobody knows, says the error.
+	if s := e.Stats(); s.Failed < 10 || at.Sequence < s.Sent-before-1 || at.Sequence > s.Sent-before-1+s.Failed {
 		t.Errorf("the last event has number %d, emitter counted %+v", at.Sequence, s)
 	}
 	_, metrics := get(t, n.admin, "/metrics")

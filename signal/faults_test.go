@@ -140,13 +140,13 @@ var faults = []fault{
 	}},
 	{name: "25 a till is away for longer than the history", breaks: func(s *scene) {
 		v := s.tills[0]
-		v.leaves(time.Second)
+		back := v.leaves()
 		e := emitter.New(s.redis.Settings())
 		defer e.Close()
 		for range kept + 50 {
 			s.send(e, sending{proto.EventID(fmt.Sprint("e", s.ids.Add(1))), v.rooms[0]})
 		}
-		pass(time.Second)
+		back()
 	}, wants: func(s *scene, records []checker.Record) {
 		if count(records, func(r checker.Record) bool { return r.Kind == checker.Joined && r.Reason == proto.Behind }) == 0 {
 			s.t.Error("it was not told")

@@ -82,7 +82,7 @@ type visitor struct {
 	at     map[proto.Room]proto.Position // guarded by mu
 	in     bool                          // guarded by mu: it has joined all its rooms
 	cut    func()                        // guarded by mu: its connection
-	away   time.Duration                 // guarded by mu: how long it is gone when it is cut
+	away   <-chan struct{}               // guarded by mu: closed when it may come back
 	visits int                           // guarded by mu
 
 	stall atomic.Int64 // nanoseconds for which it reads nothing
@@ -119,8 +119,8 @@ func (v *visitor) live() {
 		err := v.visit()
 		v.mu.Lock()
 		v.in = false
-		pause := v.away + rand.N(200*time.Millisecond)
-		v.away = 0
+		away := v.away
+		v.away = nil
 		v.mu.Unlock()
 		if s.ctx.Err() != nil {
 			return // it stands where it stands
@@ -130,8 +130,14 @@ func (v *visitor) live() {
 			s.t.Errorf("%s: %v", v.name, err)
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(rand.N(200 * time.Millisecond)):
 		case <-s.ctx.Done():
+		}
+		if away != nil {
+			select {
+			case <-away:
+			case <-s.ctx.Done():
+			}
 		}
 	}
 }
@@ -211,14 +217,16 @@ func (v *visitor) hear(f wstest.Frame, id string) error {
 	return nil
 }
 
-// leaves cuts the till's connection. It is back after a while.
-func (v *visitor) leaves(away time.Duration) {
+// leaves cuts the till's connection. It does not come back before it may.
+func (v *visitor) leaves() (back func()) {
+	away := make(chan struct{})
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.in, v.away = false, away
 	if v.cut != nil {
 		v.cut()
 	}
+	return func() { close(away) }
 }
 
 // sends lets services send, so many events a second each, to all rooms, until they are

@@ -18,7 +18,7 @@ import (
 const (
 	readsAtOnce  = 64
 	checkAtOnce  = 500
-	checkEvery   = 5               // seconds
+	checkEvery   = 4               // seconds: what was lost comes within twice that
 	pausedAfter  = 3 * time.Second // of a second that has taken so long
 	readTimeout  = 2 * time.Second
 	readAgain    = 100 * time.Millisecond // while Redis is away; twice as long each time
