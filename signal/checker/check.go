@@ -9,35 +9,6 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
-// A Rule is one of the promises.
-type Rule string
-
-// The promises.
-const (
-	Phantom    Rule = "R1 phantom"       // what is received was sent, and to this client
-	Repeated   Rule = "R2 repeated"      // no event twice, until the client is told of a loss
-	Chain      Rule = "R3 chain"         // each event's place follows from its content and the place before
-	Agreement  Rule = "R4 agreement"     // one place, one event; one number, one event, unless Redis lost some
-	Lost       Rule = "R5 lost"          // from where a client stands, nothing is left out
-	Unexcused  Rule = "R6 unexcused"     // what was acknowledged is there at the end, unless Redis lost it
-	Behind     Rule = "R7 behind"        // at the end each client stands where its room does
-	FalseAlarm Rule = "R8 false alarm"   // nobody is told of a loss that was none
-	Revoked    Rule = "R9 revoked"       // who may hear nothing any more hears nothing
-	RealTime   Rule = "R10 out of order" // what was acknowledged before another was sent has the lower number
-)
-
-// A Violation is a promise that was not kept, at one of the records.
-type Violation struct {
-	Rule   Rule
-	Record Record
-	Why    string
-}
-
-func (v Violation) String() string {
-	r := v.Record
-	return fmt.Sprintf("%s: %s; at %s %s %s room %s id %s position %s", v.Rule, v.Why, r.At, r.Client, r.Kind, r.Room, r.ID, r.Position)
-}
-
 // revokedWithin is how long events may still come after a Revoke.
 const revokedWithin = 3 * time.Second
 
@@ -300,7 +271,7 @@ func (r *room) received(c *client, rec Record) {
 	c.ids[rec.ID] = true
 	c.path = append(c.path, rec)
 	if r.next(c, rec) && Next(c.at, rec.Print) != rec.Position {
-		r.bad(Chain, rec, "after %s it would stand at %s", c.at, Next(c.at, rec.Print))
+		r.bad(Broken, rec, "after %s it would stand at %s", c.at, Next(c.at, rec.Print))
 	}
 	c.at = rec.Position
 }
@@ -311,7 +282,7 @@ func (r *room) skipped(c *client, rec Record) {
 		if e := r.events[id]; e != nil && !slices.Contains(e.except, rec.Client) {
 			r.bad(Lost, rec, "it was to get %s", id)
 		} else if e != nil && Next(c.at, e.print) != rec.Position {
-			r.bad(Chain, rec, "after %s it would stand at %s", c.at, Next(c.at, e.print))
+			r.bad(Broken, rec, "after %s it would stand at %s", c.at, Next(c.at, e.print))
 		}
 	}
 	c.at = rec.Position
@@ -323,7 +294,7 @@ func (r *room) next(c *client, rec Record) bool {
 	case !c.in:
 		r.bad(Phantom, rec, "it is not in the room")
 	case p.Epoch != c.at.Epoch:
-		r.bad(Chain, rec, "it stood at %s", c.at)
+		r.bad(Broken, rec, "it stood at %s", c.at)
 	case p.Sequence <= c.at.Sequence:
 		r.bad(Repeated, rec, "it stood at %s", c.at)
 	case p.Sequence > c.at.Sequence+1:

@@ -140,7 +140,7 @@ func TestBad(t *testing.T) {
 			"on both branches, not told": in + ab + "event C a Ea; event C b Eab; loss; sending c; sent c Eac; sending b; sent b Eacb; event C b Eacb; final Eacb",
 			"a number anew":              in + ab + "event C a Ea; event C b Eab; loss; sending c; sent c Eac; event C c Eac; final Eac",
 		},
-		checker.Chain: {
+		checker.Broken: {
 			"the wrong tag":               in + a + "event C a Eb; final Ea",
 			"another incarnation":         in + a + "event C a Fa; final Ea",
 			"a fork in the next event":    in + ab + "event C a Ea; event C b Exb; final Eab",

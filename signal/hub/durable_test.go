@@ -17,28 +17,13 @@ import (
 	"github.com/signal-team/signal/signal/hub"
 )
 
-// A chain is what Redis is to a node, in memory: the events of one room, and what of them is
-// kept.
-type chain struct {
-	base  proto.Position // before the first of log
-	log   []proto.Message
-	keeps int // the most that log holds
-}
-
 // begin is a room that Redis knows nothing of.
-func begin(rnd *rand.Rand, keeps int) *chain {
+func begin(rnd *rand.Rand, keeps int) *checker.Chain {
 	epoch := proto.Incarnation([]byte("epochxyz"))
 	for i := range epoch[5:] {
 		epoch[5+i] = byte('a' + rnd.IntN(26))
 	}
-	return &chain{base: checker.First(epoch), keeps: keeps}
-}
-
-func (c *chain) top() proto.Position {
-	if len(c.log) == 0 {
-		return c.base
-	}
-	return c.log[len(c.log)-1].Position
+	return &checker.Chain{Base: checker.First(epoch), Keeps: keeps}
 }
 
 // durable is the event of an id.
@@ -46,57 +31,10 @@ func durable(id string) proto.Event {
 	return proto.Event{Event: "e", EventID: proto.EventID(id), Data: json.RawMessage(`"` + id + `"`)}
 }
 
-// publish takes an event and says what is to be heard of it.
-func (c *chain) publish(id string, except ...proto.ClientID) proto.Message {
-	m := proto.Message{Event: durable(id), Except: except}
-	m.Previous = c.top().Tag
-	m.Position = checker.Next(c.top(), proto.Fingerprint(m.Event))
-	c.log = append(c.log, m)
-	c.trim(c.keeps)
-	return m
-}
-
-// trim forgets all but the last events.
-func (c *chain) trim(keeps int) {
-	if n := len(c.log) - keeps; n > 0 {
-		c.base, c.log = c.log[n-1].Position, c.log[n:]
-	}
-}
-
-// rewind loses the last events.
-func (c *chain) rewind(n int) { c.log = c.log[:max(len(c.log)-n, 0)] }
-
-// read is read.lua.
-func (c *chain) read(since proto.Position) proto.Page {
-	top := c.top()
-	p := proto.Page{Found: proto.OK, Top: top}
-	switch {
-	case since.IsZero():
-		p.Found = proto.Fresh
-	case since.Epoch != top.Epoch:
-		p.Found = proto.Epoch
-	case since.Sequence > top.Sequence:
-		p.Found = proto.Rewound
-	case since == top:
-	case since.Sequence == top.Sequence:
-		p.Found = proto.Forked
-	case since.Sequence < c.base.Sequence:
-		p.Found = proto.Trimmed
-	default:
-		next := c.log[since.Sequence-c.base.Sequence:]
-		if next[0].Previous != since.Tag {
-			p.Found = proto.Forked
-			break
-		}
-		p.Events = append(p.Events, next[:min(len(next), 4)]...)
-	}
-	return p
-}
-
 // A store answers a hub by itself, of one room.
 type store struct {
 	mu sync.Mutex
-	*chain
+	*checker.Chain
 	reads int
 	hub   *hub.Hub
 	out   sync.WaitGroup
@@ -110,7 +48,7 @@ func (s *store) Read(r proto.Room, since proto.Position, order bool) {
 	s.out.Go(func() {
 		s.mu.Lock()
 		s.reads++
-		p := s.read(since)
+		p := s.Chain.Read(since)
 		s.mu.Unlock()
 		if s.hold != nil {
 			<-s.hold
@@ -122,7 +60,7 @@ func (s *store) Read(r proto.Room, since proto.Position, order bool) {
 // withStore runs a test against a hub on a store.
 func withStore(t *testing.T, test func(*testing.T, *hub.Hub, *store)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &store{chain: begin(rand.New(rand.NewPCG(1, 9)), 100)}
+		s := &store{Chain: begin(rand.New(rand.NewPCG(1, 9)), 100)}
 		h := hub.New(s, prometheus.NewRegistry())
 		s.hub = h
 		ctx, stop := context.WithCancel(t.Context())
@@ -199,11 +137,11 @@ func TestStaleRead(t *testing.T) {
 		h.Subscribed("r")
 		synctest.Wait()
 		for i := range 3 {
-			s.publish(fmt.Sprint(i)) // this node hears nothing of it
+			s.Publish(durable(fmt.Sprint(i))) // this node hears nothing of it
 		}
-		seen := s.top()
-		lost := s.log[2]
-		s.rewind(1) // Redis is behind what clients have seen
+		seen := s.Top()
+		lost := s.Log[2]
+		s.Rewind(1) // Redis is behind what clients have seen
 		come := func(name string) *follower {
 			f := follow(name)
 			f.at["r"] = seen
@@ -213,7 +151,7 @@ func TestStaleRead(t *testing.T) {
 		s.hold = make(chan bool)
 		a := come("a")
 		synctest.Wait() // its read has been answered, and is on its way
-		if again := s.publish(string(lost.EventID)); again.Position != seen {
+		if again := s.Publish(durable(string(lost.EventID))); again.Position != seen {
 			t.Fatalf("the event sent again is at %s, not at %s", again.Position, seen)
 		}
 		b := come("b")
@@ -239,14 +177,14 @@ func TestJoinFromBeforeThePass(t *testing.T) {
 		h.Subscribed("r")
 		synctest.Wait()
 		late := follow("late")
-		late.at["r"] = s.top()
+		late.at["r"] = s.Top()
 		join := sync.OnceFunc(func() { late.come(h, "late", "", "r") })
 		conns[0].onWrite, conns[1].onWrite = join, join
-		h.Receive("r", s.publish("e1"))
+		h.Receive("r", s.Publish(durable("e1")))
 		h.Flush()
 		synctest.Wait()
-		if late.hear(t); late.at["r"] != s.top() {
-			t.Errorf("it is at %s, the room at %s", late.at["r"], s.top())
+		if late.hear(t); late.at["r"] != s.Top() {
+			t.Errorf("it is at %s, the room at %s", late.at["r"], s.Top())
 		}
 	})
 }
@@ -256,9 +194,9 @@ func TestJoinFromBeforeThePass(t *testing.T) {
 func TestOneReadASecond(t *testing.T) {
 	withStore(t, func(t *testing.T, h *hub.Hub, s *store) {
 		slow := follow("slow")
-		slow.at["r"] = s.top()
+		slow.at["r"] = s.Top()
 		for i := range 40 {
-			s.publish(fmt.Sprint(i))
+			s.Publish(durable(fmt.Sprint(i)))
 		}
 		follow("first").come(h, "first", "", "r")
 		h.Subscribed("r")
@@ -266,7 +204,7 @@ func TestOneReadASecond(t *testing.T) {
 		slow.drain(2)
 		slow.come(h, "slow", "", "r")
 		synctest.Wait()
-		for seconds := 0; slow.at["r"] != s.top(); seconds++ {
+		for seconds := 0; slow.at["r"] != s.Top(); seconds++ {
 			before, at := s.reads, slow.at["r"]
 			for range 3 {
 				if slow.drain(2) {

@@ -48,14 +48,14 @@ type world struct {
 
 // A memory is what Redis has.
 type memory struct {
-	rooms map[proto.Room]*chain
+	rooms map[proto.Room]*checker.Chain
 	once  map[proto.EventID]proto.Position
 }
 
 func (m memory) clone() memory {
-	c := memory{map[proto.Room]*chain{}, maps.Clone(m.once)}
+	c := memory{map[proto.Room]*checker.Chain{}, maps.Clone(m.once)}
 	for name, room := range m.rooms {
-		c.rooms[name] = &chain{room.base, slices.Clone(room.log), room.keeps}
+		c.rooms[name] = &checker.Chain{Base: room.Base, Log: slices.Clone(room.Log), Keeps: room.Keeps}
 	}
 	return c
 }
@@ -140,7 +140,7 @@ func newWorld(seed uint64) *world {
 	if w.rnd.IntN(2) == 0 {
 		w.keeps = 100_000
 	}
-	w.redis = memory{map[proto.Room]*chain{}, map[proto.EventID]proto.Position{}}
+	w.redis = memory{map[proto.Room]*checker.Chain{}, map[proto.EventID]proto.Position{}}
 	for _, r := range simRooms {
 		w.redis.rooms[r] = begin(w.rnd, w.keeps)
 	}
@@ -213,7 +213,7 @@ func (w *world) execute(r request) (at proto.Position, duplicate bool) {
 	if at, known := w.redis.once[id]; known {
 		return at, true
 	}
-	m := w.redis.rooms[r.room].publish(r.id, r.except...)
+	m := w.redis.rooms[r.room].Publish(durable(r.id), r.except...)
 	w.redis.once[id] = m.Position
 	for _, e := range w.nodes {
 		if e.heard[r.room] {
@@ -286,7 +286,7 @@ func (w *world) read(e *edge) {
 		q = e.reads[i]
 		e.reads = slices.Delete(e.reads, i, i+1)
 		e.mu.Unlock()
-		e.replys = append(e.replys, reply{q, w.redis.rooms[q.room].read(q.since)})
+		e.replys = append(e.replys, reply{q, w.redis.rooms[q.room].Read(q.since)})
 		return
 	}
 	e.mu.Unlock()
@@ -332,7 +332,7 @@ func (w *world) check(e *edge, all bool) {
 	e.checks = nil
 	for _, r := range slices.Sorted(slices.Values(e.Due(nil, all))) {
 		c := arrival{room: r}
-		c.Position = w.redis.rooms[r].top()
+		c.Position = w.redis.rooms[r].Top()
 		e.checks = append(e.checks, c)
 	}
 }
@@ -351,7 +351,7 @@ func (w *world) lose() {
 		clear(w.redis.once)
 		w.history.Add(checker.Record{Kind: checker.Loss})
 	case 2: // a room's log is
-		w.redis.rooms[r].trim(0)
+		w.redis.rooms[r].Trim(0)
 		w.history.Add(checker.Record{Kind: checker.Trim, Room: r})
 	default: // it comes back as it was a while ago
 		w.redis = w.saved.clone()
@@ -516,8 +516,8 @@ func (w *world) calm(t *testing.T) {
 	}
 	for _, r := range simRooms {
 		c := w.redis.rooms[r]
-		final := checker.Record{Kind: checker.Final, Room: r, Position: c.top(), Log: []proto.Position{c.base}}
-		for _, m := range c.log {
+		final := checker.Record{Kind: checker.Final, Room: r, Position: c.Top(), Log: []proto.Position{c.Base}}
+		for _, m := range c.Log {
 			final.Log = append(final.Log, m.Position)
 		}
 		w.history.Add(final)

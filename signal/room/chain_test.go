@@ -17,10 +17,9 @@ import (
 type history struct {
 	r room.Room
 
-	base proto.Position
-	log  []proto.Message // what Redis keeps
-	ever []proto.Message // what was ever published
-	ids  int
+	checker.Chain                 // what Redis has
+	ever          []proto.Message // what was ever published
+	ids           int
 
 	out    bool // a read is
 	since  proto.Position
@@ -37,19 +36,10 @@ type reader struct {
 	told int
 }
 
-func (h *history) top() proto.Position {
-	if n := len(h.log); n > 0 {
-		return h.log[n-1].Position
-	}
-	return h.base
-}
-
 func (h *history) publish() proto.Message {
 	h.ids++
-	e := proto.Event{Event: "e", EventID: proto.EventID(fmt.Sprint(h.ids)), Data: json.RawMessage("1"), Room: "r"}
-	m := proto.Message{Event: e, Previous: h.top().Tag}
-	m.Position = checker.Next(h.top(), proto.Fingerprint(e))
-	h.log, h.ever = append(h.log, m), append(h.ever, m)
+	m := h.Publish(proto.Event{Event: "e", EventID: proto.EventID(fmt.Sprint(h.ids)), Data: json.RawMessage("1"), Room: "r"})
+	h.ever = append(h.ever, m)
 	return m
 }
 
@@ -64,38 +54,12 @@ func (h *history) lose(t *rapid.T) {
 	switch rapid.IntRange(0, 3).Draw(t, "how") {
 	case 0:
 		h.ids++
-		h.base, h.log = checker.First(proto.Incarnation([]byte(fmt.Sprintf("epoch%c%c%c", 'a'+h.ids%26, 'a'+h.ids/26%26, 'a'+h.ids/676%26)))), nil
+		h.Base, h.Log = checker.First(proto.Incarnation([]byte(fmt.Sprintf("epoch%c%c%c", 'a'+h.ids%26, 'a'+h.ids/26%26, 'a'+h.ids/676%26)))), nil
 	case 1:
-		h.base, h.log = h.top(), nil
+		h.Trim(0)
 	default:
-		h.log = h.log[:max(len(h.log)-rapid.IntRange(1, 5).Draw(t, "lost"), 0)]
+		h.Rewind(rapid.IntRange(1, 5).Draw(t, "lost"))
 	}
-}
-
-// page is read.lua, with pages of four.
-func (h *history) page(since proto.Position) proto.Page {
-	p := proto.Page{Found: proto.OK, Top: h.top()}
-	switch {
-	case since.IsZero():
-		p.Found = proto.Fresh
-	case since.Epoch != p.Top.Epoch:
-		p.Found = proto.Epoch
-	case since.Sequence > p.Top.Sequence:
-		p.Found = proto.Rewound
-	case since == p.Top:
-	case since.Sequence == p.Top.Sequence:
-		p.Found = proto.Forked
-	case since.Sequence < h.base.Sequence:
-		p.Found = proto.Trimmed
-	default:
-		next := h.log[since.Sequence-h.base.Sequence:]
-		if next[0].Previous != since.Tag {
-			p.Found = proto.Forked
-		} else {
-			p.Events = next[:min(len(next), 4)]
-		}
-	}
-	return p
 }
 
 // ask begins the room's read, if it wants one.
@@ -112,7 +76,7 @@ func (h *history) ask(t *rapid.T) {
 
 func (h *history) execute() {
 	if h.out && h.answer == nil {
-		p := h.page(h.since)
+		p := h.Chain.Read(h.since)
 		h.answer = &p
 	}
 }
@@ -155,7 +119,7 @@ func (h *history) read(t *rapid.T, r *reader) {
 		r.at = to.At
 		r.told++
 	case to.InLog:
-		p := h.page(to.At)
+		p := h.Chain.Read(to.At)
 		v := h.r.Joined(to.At, p)
 		if v.Found != proto.OK {
 			r.Reader, r.at = v.Reader, v.At
@@ -196,20 +160,20 @@ func (h *history) end(t *rapid.T) {
 	if at := h.r.At(); !h.heard.IsZero() && at.Epoch == h.heard.Epoch && at.Sequence < h.heard.Sequence {
 		t.Fatalf("it has received %s, and stays at %s", h.heard, at)
 	}
-	h.r.Checked(h.top())
+	h.r.Checked(h.Top())
 	h.settle(t)
-	if h.r.At() != h.top() {
-		t.Fatalf("Redis is at %s, and it stays at %s", h.top(), h.r.At())
+	if h.r.At() != h.Top() {
+		t.Fatalf("Redis is at %s, and it stays at %s", h.Top(), h.r.At())
 	}
 	for _, r := range h.readers {
 		for range 1_000 {
-			if h.read(t, r); r.at == h.top() {
+			if h.read(t, r); r.at == h.Top() {
 				break
 			}
 			h.settle(t)
 		}
-		if r.at != h.top() {
-			t.Fatalf("Redis is at %s, and a reader at %s", h.top(), r.at)
+		if r.at != h.Top() {
+			t.Fatalf("Redis is at %s, and a reader at %s", h.Top(), r.at)
 		}
 	}
 }
@@ -219,7 +183,7 @@ func (h *history) end(t *rapid.T) {
 // that the room wants, and with one look at Redis the room is where Redis is.
 func TestChain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := &history{base: checker.First(proto.Incarnation([]byte("epochaaa")))}
+		h := &history{Chain: checker.Chain{Base: checker.First(proto.Incarnation([]byte("epochaaa"))), Keeps: math.MaxInt}}
 		h.r.Open(proto.Position{})
 		any := func(t *rapid.T) *reader {
 			if len(h.readers) == 0 {
@@ -243,7 +207,7 @@ func TestChain(t *testing.T) {
 			"lose":    h.lose,
 			"doubt":   func(t *rapid.T) { h.r.Doubt() },
 			"reopen":  func(t *rapid.T) { h.r.Reopen() },
-			"checked": func(t *rapid.T) { h.r.Checked(h.top()) },
+			"checked": func(t *rapid.T) { h.r.Checked(h.Top()) },
 			"ask": func(t *rapid.T) {
 				if h.ask(t); rapid.Bool().Draw(t, "executed at once") {
 					h.execute()
