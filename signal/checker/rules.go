@@ -30,4 +30,3 @@ func (v Violation) String() string {
 	r := v.Record
 	return fmt.Sprintf("%s: %s; at %s %s %s room %s id %s position %s", v.Rule, v.Why, r.At, r.Client, r.Kind, r.Room, r.ID, r.Position)
 }
-
