@@ -114,9 +114,8 @@ func (e *Emitter) agree(ctx context.Context) error {
 // Close gives up the connections to Redis. Events that wait are ErrClosed.
 func (e *Emitter) Close() error {
 	e.stop()
-	for i := range e.lanes { // nobody adds any more who has not seen that
-		e.lanes[i].mu.Lock()
-		e.lanes[i].mu.Unlock()
+	for i := range e.lanes {
+		e.lanes[i].close()
 	}
 	err := e.rdb.Close()
 	e.running.Wait()

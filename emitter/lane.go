@@ -58,6 +58,7 @@ type lane struct {
 	order   []proto.Room              // guarded by mu: rooms in waiting, the longest first
 	running bool                      // guarded by mu
 	last    error                     // guarded by mu: why Redis did not take what waits
+	closed  bool                      // guarded by mu
 }
 
 var laneSeed = maphash.MakeSeed()
@@ -106,7 +107,7 @@ func (l *lane) add(s *sending) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.ctx.Err() != nil {
+	if l.closed {
 		e.forget(s)
 		return ErrClosed
 	}
@@ -122,6 +123,13 @@ func (l *lane) add(s *sending) error {
 		e.running.Go(l.run)
 	}
 	return nil
+}
+
+// close takes no more events.
+func (l *lane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 }
 
 func (e *Emitter) forget(s *sending) {
