@@ -271,6 +271,52 @@ func TestRedisIsKilled(t *testing.T) {
 	}
 }
 
+// TestRedisStandsStill: while Redis says nothing, nothing piles up in the node, and its
+// clients stay.
+func TestRedisStandsStill(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := startProcess(t, srv)
+	tok := token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"})
+	var tills []*wstest.Client
+	for range 20 {
+		tills = append(tills, wstest.Login(t, n.addr, tok, "orders"))
+	}
+	goroutines := func() (count int) {
+		_, metrics := get(t, n.admin, "/metrics")
+		_, rest, _ := strings.Cut(metrics, "\ngo_goroutines ")
+		if _, err := fmt.Sscan(rest, &count); err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	before := goroutines()
+	srv.Pause()
+	for range 4 {
+		for _, c := range tills {
+			c.Send("publish", map[string]any{"room": "orders", "event": "n", "data": 1}, "p")
+			c.Send("join", map[string]any{"rooms": []proto.Room{"more"}}, "j")
+		}
+		pass(time.Second)
+		if during := goroutines(); during > before*6/5+len(tills)+20 { // one for each that publishes, and the emitter's
+			t.Errorf("%d goroutines, %d before", during, before)
+		}
+	}
+	srv.Resume()
+	redistest.Wait(t, func() bool { return goroutines() <= before+2 }, "the goroutines to end, of which there were %d", before)
+	for _, c := range tills {
+		for events := 0; events < 4*len(tills); {
+			f, err := c.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Event == "n" {
+				events++
+			}
+		}
+	}
+}
+
 // TestScale goes from one node to five and back to two under load: a client that keeps
 // its connection gets every event once, in order (S1-16).
 func TestScale(t *testing.T) {
