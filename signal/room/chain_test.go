@@ -29,6 +29,13 @@ type history struct {
 	readers []*reader
 }
 
+// newHistory is a room without events, which nobody knows anything of yet.
+func newHistory() *history {
+	h := &history{Chain: checker.Chain{Base: checker.First(proto.Incarnation([]byte("epochaaa"))), Keeps: math.MaxInt}}
+	h.r.Open(proto.Position{})
+	return h
+}
+
 // A reader is a member that follows the room.
 type reader struct {
 	room.Reader
@@ -178,13 +185,29 @@ func (h *history) end(t *rapid.T) {
 	}
 }
 
+// TestDroppedWhileReading: more arrives while a read is out than is kept. The room knows that it
+// has dropped something, without a look at Redis.
+func TestDroppedWhileReading(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory()
+		h.settle(t)
+		h.r.Doubt()
+		h.ask(t)
+		h.execute()
+		for range rapid.IntRange(300, 900).Draw(t, "events") {
+			h.hear(h.publish())
+		}
+		h.reply()
+		h.end(t)
+	})
+}
+
 // TestChain: whatever arrives, is lost, comes twice or late, and whatever Redis forgets, a
 // reader gets the chain event by event or is told; what was received is there after the reads
 // that the room wants, and with one look at Redis the room is where Redis is.
 func TestChain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := &history{Chain: checker.Chain{Base: checker.First(proto.Incarnation([]byte("epochaaa"))), Keeps: math.MaxInt}}
-		h.r.Open(proto.Position{})
+		h := newHistory()
 		any := func(t *rapid.T) *reader {
 			if len(h.readers) == 0 {
 				t.Skip()
