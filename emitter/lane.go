@@ -80,21 +80,30 @@ func (e *Emitter) durable(ctx context.Context, room proto.Room, m proto.Message)
 	case <-s.done:
 		return s.receipt, s.err
 	case <-ctx.Done():
-		return Receipt{EventID: m.EventID}, l.gaveUp(ctx)
+		return Receipt{EventID: m.EventID}, l.gaveUp(s)
 	}
 }
 
-// gaveUp is the error of an event for which its sender waits no longer.
-func (l *lane) gaveUp(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err()
-	}
+// gaveUp is the error of an event for which its sender waits no longer. If it is not under
+// way, it makes room for others.
+func (l *lane) gaveUp(s *sending) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.last != nil {
-		return fmt.Errorf("%w: %w", l.last, ctx.Err())
+	if i := slices.Index(l.waiting[s.room], s); i >= 0 {
+		l.emitter.forget(s)
+		if l.waiting[s.room] = slices.Delete(l.waiting[s.room], i, i+1); len(l.waiting[s.room]) == 0 {
+			delete(l.waiting, s.room)
+			l.order = slices.DeleteFunc(l.order, func(r proto.Room) bool { return r == s.room })
+		}
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	switch err := s.ctx.Err(); {
+	case errors.Is(err, context.Canceled):
+		return err
+	case l.last != nil:
+		return fmt.Errorf("%w: %w", l.last, err)
+	default:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
 }
 
 // add lets an event wait, and wakes the lane.
@@ -215,7 +224,7 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 	}
 	made := make([]call, len(calls))
 	answers := make([]*redis.Cmd, len(calls))
-	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, events := range calls {
 			made[i] = e.call(events[0].room, events)
 			answers[i] = publishScript.EvalSha(ctx, p, made[i].keys, made[i].args...)
@@ -223,7 +232,7 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 		return nil
 	})
 	for i, events := range calls {
-		said, err := answers[i].Result()
+		said, err := answer(answers[i], perr)
 		if redis.HasErrorPrefix(err, "NOSCRIPT") { // somebody has made Redis forget
 			said, err = publishScript.Eval(ctx, e.rdb, made[i].keys, made[i].args...).Result()
 		}
@@ -248,6 +257,16 @@ func (l *lane) failing(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last = err
+}
+
+// answer is that of a command in a pipeline which failed with perr, or nil. When a new
+// connection is refused (Redis is loading, say), the pipeline says so and the command does not.
+func answer(a *redis.Cmd, perr error) (any, error) {
+	said, err := a.Result()
+	if said == nil && err == nil {
+		err = perr
+	}
+	return said, err
 }
 
 // failed ends events with an error, or adds those to again that are worth another try. For

@@ -154,3 +154,57 @@ func TestGivenUpBeforeItsTurn(t *testing.T) {
 		t.Errorf("%+v, %v; want the third event of the room", r, err)
 	}
 }
+
+// TestRedisIsLoading: a Redis that still reads its data from the disk takes events as soon as it
+// has it; until then they wait.
+func TestRedisIsLoading(t *testing.T) {
+	srv := redistest.Start(t, "--enable-debug-command", "yes")
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	rdb := srv.Client()
+	defer rdb.Close()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(rdb.Do(t.Context(), "DEBUG", "POPULATE", "20000", "k", "100").Err(), rdb.Save(t.Context()).Err()); err != nil {
+		t.Fatal(err)
+	}
+	srv.Kill()
+	var g sync.WaitGroup
+	for i := range 5 {
+		g.Go(func() {
+			if r, err := e.SendToRoom(context.Background(), "r", "n", i); err != nil || r.Position.Sequence < 2 {
+				t.Errorf("event %d: %+v, %v", i, r, err)
+			}
+		})
+	}
+	srv.Restart("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024") // two seconds
+	g.Wait()
+}
+
+// TestNobodyWaitsAnyMore: events whose senders have gone make room at once.
+func TestNobodyWaitsAnyMore(t *testing.T) {
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
+		t.Fatal(err)
+	}
+	srv.Pause()
+	defer srv.Resume()
+	ctx, cancel := context.WithCancel(t.Context())
+	var g sync.WaitGroup
+	for i := range 100 {
+		g.Go(func() {
+			if _, err := e.SendToRoom(ctx, "r", "n", i); !errors.Is(err, context.Canceled) {
+				t.Errorf("event %d: %v", i, err)
+			}
+		})
+	}
+	redistest.Wait(t, func() bool { return e.Stats().Waiting == 100 }, "all to wait")
+	cancel()
+	g.Wait()
+	if n := e.Stats().Waiting; n > 64 { // what is under way
+		t.Errorf("%d events wait for nobody", n)
+	}
+}

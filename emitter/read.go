@@ -39,7 +39,7 @@ const (
 func (e *Emitter) Read(ctx context.Context, reads []Read) []Page {
 	pages := make([]Page, len(reads))
 	answers := make([]*redis.Cmd, len(reads))
-	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, r := range reads {
 			c := e.reading(r)
 			answers[i] = readScript.EvalSha(ctx, p, c.keys, c.args...)
@@ -47,16 +47,16 @@ func (e *Emitter) Read(ctx context.Context, reads []Read) []Page {
 		return nil
 	})
 	for i, a := range answers {
-		answer, aerr := a.Result()
+		said, aerr := answer(a, perr)
 		if redis.HasErrorPrefix(aerr, "NOSCRIPT") { // somebody has made Redis forget
 			c := e.reading(reads[i])
-			answer, aerr = readScript.Eval(ctx, e.rdb, c.keys, c.args...).Result()
+			said, aerr = readScript.Eval(ctx, e.rdb, c.keys, c.args...).Result()
 		}
 		if aerr != nil {
 			pages[i].Err = Classify(aerr)
 			continue
 		}
-		pages[i] = page(reads[i], answer)
+		pages[i] = page(reads[i], said)
 	}
 	return pages
 }

@@ -37,8 +37,9 @@ type read struct {
 type reads struct {
 	wake chan struct{} // holds one: the queue is not empty
 
-	mu    sync.Mutex
-	queue []read // guarded by mu
+	mu      sync.Mutex
+	queue   []read        // guarded by mu
+	refused map[read]bool // guarded by mu: to be asked again after a while
 }
 
 // Read asks what follows a position of a room: see hub.Subscriber.
@@ -103,8 +104,7 @@ func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answer
 		r := batch[i]
 		switch {
 		case errors.Is(p.Err, emitter.ErrRefused):
-			b.log.Warn("room not read", zap.String("room", string(r.room)), zap.Error(p.Err))
-			time.AfterFunc(readAgainMax, func() { b.Read(r.room, r.since, r.order) })
+			b.refused(r, p.Err)
 			continue
 		case p.Err != nil:
 			failed = p.Err
@@ -118,6 +118,29 @@ func (b *Bus) readBatch(ctx context.Context, dst Receiver, batch []read) (answer
 		b.log.Warn("rooms not read", zap.Int("rooms", len(batch)), zap.Error(failed))
 	}
 	return failed == nil
+}
+
+// refused asks again later, once for all who want the same, and as long as somebody is in
+// the room.
+func (b *Bus) refused(r read, err error) {
+	b.reads.mu.Lock()
+	defer b.reads.mu.Unlock()
+	if b.reads.refused[r] {
+		return
+	}
+	if b.reads.refused == nil {
+		b.reads.refused = map[read]bool{}
+	}
+	b.reads.refused[r] = true
+	b.log.Warn("room not read", zap.String("room", string(r.room)), zap.Error(err))
+	time.AfterFunc(readAgainMax, func() {
+		b.reads.mu.Lock()
+		delete(b.reads.refused, r)
+		b.reads.mu.Unlock()
+		if b.subs.wanted(r.room) {
+			b.Read(r.room, r.since, r.order)
+		}
+	})
 }
 
 // watch counts the seconds. Every few of them it looks where quiet rooms are, so that a

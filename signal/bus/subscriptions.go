@@ -192,6 +192,14 @@ func (s *subscriptions) settled() bool {
 	return s.owed == 0
 }
 
+// wanted says whether somebody wants a room.
+func (s *subscriptions) wanted(r proto.Room) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.rooms[r]
+	return sub != nil && sub.wanted > 0
+}
+
 // all are the rooms that are wanted, or were until just now.
 func (s *subscriptions) all() []proto.Room {
 	s.mu.Lock()

@@ -95,7 +95,7 @@ type client struct {
 	since map[string]proto.Position // by join
 	ids   map[proto.EventID]bool    // since it was last told of a loss
 	path  []Record                  // the events of ids
-	told  []Record                  // of losses
+	open  map[string]Record         // joins without an answer
 	last  Record
 }
 
@@ -115,7 +115,7 @@ func (r *room) know(rec Record) {
 		}
 	case Sent:
 		r.place(rec)
-		if e := r.events[rec.ID]; e != nil && !rec.Duplicate {
+		if e := r.events[rec.ID]; e != nil {
 			e.sent = append(e.sent, rec)
 		}
 		if n := len(r.tops); n == 0 || r.tops[n-1].Position.Epoch != rec.Position.Epoch || r.tops[n-1].Position.Sequence < rec.Position.Sequence {
@@ -152,12 +152,12 @@ func (r *room) check(rec Record) {
 	}
 	c := r.clients[rec.Client]
 	if c == nil && rec.Client != "" {
-		c = &client{ids: map[proto.EventID]bool{}, since: map[string]proto.Position{}}
+		c = &client{ids: map[proto.EventID]bool{}, since: map[string]proto.Position{}, open: map[string]Record{}}
 		r.clients[rec.Client] = c
 	}
 	switch rec.Kind {
 	case Joining:
-		c.since[rec.Join] = rec.Position
+		c.since[rec.Join], c.open[rec.Join] = rec.Position, rec
 	case Joined:
 		r.joined(c, rec)
 	case Event:
@@ -165,7 +165,7 @@ func (r *room) check(rec Record) {
 	case Skip:
 		r.skipped(c, rec)
 	case Gone:
-		c.in = false
+		r.gone(rec.Client)
 	case Resync:
 		if !c.in {
 			r.bad(Lost, rec, "it is not in the room")
@@ -179,6 +179,7 @@ func (r *room) check(rec Record) {
 
 func (r *room) joined(c *client, rec Record) {
 	since, asked := c.since[rec.Join]
+	delete(c.open, rec.Join)
 	switch {
 	case !asked:
 		r.bad(Phantom, rec, "it has not asked for that")
@@ -218,7 +219,6 @@ func (c *client) back(at proto.Position) {
 // told is a client that is told of a loss, at where it stood.
 func (r *room) told(c *client, rec Record, was proto.Position) {
 	c.begin()
-	c.told = append(c.told, rec)
 	switch rec.Reason {
 	case proto.Behind, proto.Trimmed:
 		if r.trimmed(rec, was) {
@@ -308,6 +308,7 @@ func (r *room) next(c *client, rec Record) bool {
 func (r *room) gone(name string) {
 	if c := r.clients[name]; c != nil {
 		c.in = false
+		clear(c.open)
 	}
 }
 
@@ -387,6 +388,9 @@ func (r *room) end() {
 			last := c.last
 			last.Client = name
 			r.bad(Behind, last, "it stands at %s, the room at %s", c.at, r.final.Position)
+		}
+		for _, asked := range c.open {
+			r.bad(Behind, asked, "it was never answered")
 		}
 		for _, had := range c.path {
 			if c.in && r.off(had.Position) {

@@ -97,10 +97,11 @@ func (l *local) recall(since proto.Position) []room.Entry {
 	bytes := 0
 	for i := range after {
 		if bytes += len(after[i].Frame); bytes > batchBytes && i > 0 {
-			return after[:i]
+			after = after[:i]
+			break
 		}
 	}
-	return after
+	return slices.Clone(after) // a shard reads it while remember goes on
 }
 
 // fade forgets what nobody has come for since the last check. It is called with mu held.

@@ -37,6 +37,7 @@ type store struct {
 	*checker.Chain
 	reads int
 	hub   *hub.Hub
+	reg   *prometheus.Registry
 	out   sync.WaitGroup
 	hold  chan bool // answers wait for it to be closed
 }
@@ -61,7 +62,8 @@ func (s *store) Read(r proto.Room, since proto.Position, order bool) {
 func withStore(t *testing.T, test func(*testing.T, *hub.Hub, *store)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{Chain: begin(rand.New(rand.NewPCG(1, 9)), 100)}
-		h := hub.New(s, prometheus.NewRegistry())
+		s.reg = prometheus.NewRegistry()
+		h := hub.New(s, s.reg)
 		s.hub = h
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
@@ -102,9 +104,13 @@ func (f *follower) join(rooms ...proto.Room) {
 	id := fmt.Sprint(f.joins)
 	for _, r := range rooms {
 		joins = append(joins, hub.JoinRoom{Room: r, Since: f.at[r]})
-		f.history.Add(checker.Record{Kind: checker.Joining, Client: f.name, Room: r, Join: id, Position: f.at[r]})
 	}
-	f.client.Join(id, joins, nil)
+	if !f.client.Join(id, joins, nil) {
+		return // too many are not answered yet
+	}
+	for _, j := range joins {
+		f.history.Add(checker.Record{Kind: checker.Joining, Client: f.name, Room: j.Room, Join: id, Position: j.Since})
+	}
 }
 
 // hear takes what has come.
@@ -223,4 +229,46 @@ func TestOneReadASecond(t *testing.T) {
 			synctest.Wait()
 		}
 	})
+}
+
+// TestClosedRoomKeepsNothing: what a read has brought goes with the last member.
+func TestClosedRoomKeepsNothing(t *testing.T) {
+	withStore(t, func(t *testing.T, h *hub.Hub, s *store) {
+		follow("stays").come(h, "stays", "", "other")
+		h.Subscribed("other")
+		f := follow("f")
+		f.at["r"] = s.Top()
+		for i := range 3 {
+			s.Publish(durable(fmt.Sprint(i)))
+		}
+		f.come(h, "f", "", "r")
+		h.Subscribed("r")
+		synctest.Wait()
+		if f.hear(t); f.at["r"] != s.Top() {
+			t.Fatalf("it is at %s", f.at["r"])
+		}
+		if kept := gauge(t, s.reg, "signal_rings_bytes"); kept == 0 {
+			t.Fatal("nothing is kept for who comes next")
+		}
+		f.client.Close()
+		synctest.Wait()
+		if kept := gauge(t, s.reg, "signal_rings_bytes"); kept != 0 {
+			t.Errorf("%v bytes are kept for nobody", kept)
+		}
+	})
+}
+
+func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no %s", name)
+	return 0
 }

@@ -183,7 +183,9 @@ func (l *local) leave(m *member) (stranded []add, last bool) {
 		a.next.adds, stranded = split(a.next.adds, m, stranded)
 	}
 	l.members--
-	l.closed = l.members == 0
+	if l.closed = l.members == 0; l.closed {
+		l.trim() // less is kept: nobody has to make way
+	}
 	return stranded, l.closed
 }
 
@@ -276,6 +278,9 @@ func (l *local) trim() (victims []*local) {
 	taken, least := l.readers()
 	kept := taken - min(taken, l.retained())
 	l.room.Forget(min(kept, least))
+	if l.closed {
+		l.past = nil // nobody comes for it, and no check lets it fade
+	}
 	bytes := l.past.size()
 	if kept < taken || least < taken {
 		bytes += l.room.Bytes()

@@ -85,8 +85,9 @@ type edge struct {
 	link   []arrival // in the order in which Redis sent them
 
 	mu     sync.Mutex
-	wanted map[proto.Room]int // guarded by mu
-	reads  []question         // guarded by mu: not executed
+	wanted map[proto.Room]int  // guarded by mu
+	tell   map[proto.Room]bool // guarded by mu: wanted since Subscribed was last said
+	reads  []question          // guarded by mu: not executed
 	heard  map[proto.Room]bool
 	replys []reply
 	checks []arrival // positions that were read
@@ -113,7 +114,9 @@ func (e *edge) Unsubscribe(r proto.Room) { e.want(r, -1) }
 func (e *edge) want(r proto.Room, n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.wanted[r] += n
+	if e.wanted[r] += n; n > 0 && e.wanted[r] == 1 {
+		e.tell[r] = true
+	}
 }
 
 func (e *edge) Read(r proto.Room, since proto.Position, order bool) {
@@ -159,7 +162,7 @@ func newWorld(seed uint64) *world {
 }
 
 func (w *world) start() *edge {
-	e := &edge{reg: prometheus.NewRegistry(), wanted: map[proto.Room]int{}, heard: map[proto.Room]bool{}}
+	e := &edge{reg: prometheus.NewRegistry(), wanted: map[proto.Room]int{}, tell: map[proto.Room]bool{}, heard: map[proto.Room]bool{}}
 	before := runtime.GOMAXPROCS(3) // two shards
 	e.Hub = hub.New(e, e.reg)
 	runtime.GOMAXPROCS(before)
@@ -302,9 +305,10 @@ func (w *world) read(e *edge) {
 func (w *world) subscribe(e *edge) {
 	for _, r := range simRooms {
 		e.mu.Lock()
-		wanted := e.wanted[r] > 0
+		wanted, tell := e.wanted[r] > 0, e.tell[r]
+		e.tell[r] = tell && !wanted
 		e.mu.Unlock()
-		if wanted && !e.heard[r] {
+		if wanted && (tell || !e.heard[r]) {
 			e.heard[r] = true
 			e.Subscribed(r)
 			synctest.Wait()
