@@ -46,7 +46,8 @@ type sending struct {
 	body    []byte
 	receipt Receipt
 	err     error
-	done    chan struct{} // closed when receipt or err is there
+	done    chan struct{} // closed when receipt or err is there, or nothing will be
+	dropped bool          // nothing will be
 }
 
 // A lane is the rooms of one hash.
@@ -78,10 +79,12 @@ func (e *Emitter) durable(ctx context.Context, room proto.Room, m proto.Message)
 	}
 	select {
 	case <-s.done:
-		return s.receipt, s.err
+		if !s.dropped {
+			return s.receipt, s.err
+		}
 	case <-ctx.Done():
-		return Receipt{EventID: m.EventID}, l.gaveUp(s)
 	}
+	return Receipt{EventID: m.EventID}, l.gaveUp(s)
 }
 
 // gaveUp is the error of an event for which its sender waits no longer. If it is not under
@@ -194,6 +197,7 @@ func (l *lane) abandoned(s *sending) bool {
 	if s.ctx.Err() == nil {
 		return false
 	}
+	s.dropped = true
 	l.end(s)
 	return true
 }
