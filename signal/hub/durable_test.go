@@ -236,6 +236,7 @@ func TestClosedRoomKeepsNothing(t *testing.T) {
 	withStore(t, func(t *testing.T, h *hub.Hub, s *store) {
 		follow("stays").come(h, "stays", "", "other")
 		h.Subscribed("other")
+		synctest.Wait()
 		f := follow("f")
 		f.at["r"] = s.Top()
 		for i := range 3 {
