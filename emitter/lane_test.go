@@ -13,6 +13,19 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
+// paused is an emitter on a Redis that stands still, after one event in room r.
+func paused(t *testing.T) (*redistest.Server, *emitter.Emitter) {
+	t.Helper()
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	t.Cleanup(func() { _ = e.Close() })
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
+		t.Fatal(err)
+	}
+	srv.Pause()
+	return srv, e
+}
+
 // wait queues events one after the other while Redis stands still: number i is data i.
 func wait(t *testing.T, e *emitter.Emitter, room proto.Room, n int, done func(int, error)) *sync.WaitGroup {
 	t.Helper()
@@ -70,13 +83,7 @@ func TestOrderOfTheCalls(t *testing.T) {
 // TestQueueIsBounded: what is too much while Redis stands still is refused at once, and the
 // rest is sent when it goes on.
 func TestQueueIsBounded(t *testing.T) {
-	srv := redistest.Start(t)
-	e := emitter.New(srv.Settings())
-	defer e.Close()
-	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
-		t.Fatal(err)
-	}
-	srv.Pause()
+	srv, e := paused(t)
 	big := strings.Repeat("x", 100<<10)
 	var g sync.WaitGroup
 	for range emitter.MaxQueuedBytes / (100 << 10) {
@@ -103,12 +110,7 @@ func TestQueueIsBounded(t *testing.T) {
 
 // TestCloseWhileEventsWait: their senders are told at once.
 func TestCloseWhileEventsWait(t *testing.T) {
-	srv := redistest.Start(t)
-	e := emitter.New(srv.Settings())
-	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
-		t.Fatal(err)
-	}
-	srv.Pause()
+	srv, e := paused(t)
 	defer srv.Resume()
 	g := wait(t, e, "r", 5, func(i int, err error) {
 		if !errors.Is(err, emitter.ErrClosed) {
@@ -127,13 +129,7 @@ func TestCloseWhileEventsWait(t *testing.T) {
 // TestGivenUpBeforeItsTurn: an event whose sender has stopped waiting before its turn came is
 // not published behind its back.
 func TestGivenUpBeforeItsTurn(t *testing.T) {
-	srv := redistest.Start(t)
-	e := emitter.New(srv.Settings())
-	defer e.Close()
-	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
-		t.Fatal(err)
-	}
-	srv.Pause()
+	srv, e := paused(t)
 	g := wait(t, e, "r", 1, func(_ int, err error) { // is under way
 		if err != nil {
 			t.Error(err)
@@ -184,13 +180,7 @@ func TestRedisIsLoading(t *testing.T) {
 
 // TestNobodyWaitsAnyMore: events whose senders have gone make room at once.
 func TestNobodyWaitsAnyMore(t *testing.T) {
-	srv := redistest.Start(t)
-	e := emitter.New(srv.Settings())
-	defer e.Close()
-	if _, err := e.SendToRoom(t.Context(), "r", "n", 0); err != nil {
-		t.Fatal(err)
-	}
-	srv.Pause()
+	srv, e := paused(t)
 	defer srv.Resume()
 	ctx, cancel := context.WithCancel(t.Context())
 	var g sync.WaitGroup

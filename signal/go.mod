@@ -18,14 +18,11 @@ require (
 )
 
 require (
+	github.com/Shopify/toxiproxy/v2 v2.5.0 // tests: a Redis whose answers do not arrive
 	github.com/chromedp/chromedp v0.23.0 // tests: the page in a real browser, without npm
+	github.com/rs/zerolog v1.28.0 // tests: toxiproxy wants its logger
 	go.yaml.in/yaml/v3 v3.0.6 // tests: deploy/ and traefik/ decoded strictly
-)
-
-require (
-	github.com/Shopify/toxiproxy/v2 v2.5.0
-	github.com/rs/zerolog v1.28.0
-	pgregory.net/rapid v1.3.0
+	pgregory.net/rapid v1.3.0 // tests: properties of a room, with histories made small
 )
 
 require (
