@@ -395,6 +395,25 @@ func TestParking(t *testing.T) {
 	}
 }
 
+// TestNoRoomToWatch: a connection that the system cannot watch is not left unread: it is
+// answered, and then told to connect again.
+func TestNoRoomToWatch(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("connections are watched where there is epoll")
+	}
+	s := serve(t, nil)
+	c := s.login(t)
+	s.RefuseWatches()
+	_, _ = c.Write(frame(0x81, `{"event":"nonsense","id":"1"}`))
+	if _, payload := c.next(t); !bytes.Contains(payload, []byte(`"ref":"1"`)) {
+		t.Errorf("got %s", payload)
+	}
+	if opcode, payload := c.next(t); opcode != 0x88 || !bytes.HasPrefix(payload, []byte{1011 >> 8, 1011 & 0xff}) {
+		t.Errorf("got %#x %q", opcode, payload)
+	}
+	redistest.Wait(t, func() bool { clients, _ := s.hub.Size(); return clients == 0 }, "the client to be gone")
+}
+
 // TestFlooders: clients that never stop talking keep nobody from being heard.
 func TestFlooders(t *testing.T) {
 	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {

@@ -38,7 +38,8 @@ func newPoller() (*poller, error) {
 }
 
 // arm makes the poller wait for the connection. Its reader calls it as its last act. It is
-// false if the system has no room for another one (fs.epoll.max_user_watches).
+// false if the system has no room for another one (fs.epoll.max_user_watches): then the
+// connection is told to come again (TestNoRoomToWatch).
 func (p *poller) arm(c *conn) bool {
 	const once = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT
 	e := syscall.EpollEvent{Events: once, Fd: c.raw.fd}
