@@ -48,7 +48,7 @@ const MaxEvent = proto.MaxMessage
 
 // An Emitter publishes events. Close it at the end.
 type Emitter struct {
-	rdb    *redis.Client
+	rdb    redis.UniversalClient
 	at     Settings
 	layout proto.Layout
 	agreed atomic.Bool // Agree has said yes, and ours stands there
@@ -66,9 +66,7 @@ type Emitter struct {
 // New returns an Emitter on the Redis that s describes. It connects with the first
 // event; Check does it earlier.
 func New(s Settings) *Emitter {
-	o := s.Options()
-	o.OnConnect = load
-	e := &Emitter{rdb: redis.NewClient(o), at: s, layout: s.Layout()}
+	e := &Emitter{rdb: s.open(load), at: s, layout: s.Layout()}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	for i := range e.lanes {
 		e.lanes[i].emitter = e
@@ -127,7 +125,7 @@ type Receipt struct {
 	EventID proto.EventID
 	// Receivers is the number of nodes that the event went to: for a room those that
 	// have a member, so 0 means that nobody is there to hear it. It never means
-	// "on the screen".
+	// "on the screen". On a cluster with PubSub Classic nobody knows: it is -1.
 	Receivers int
 	// Position of a durable event in its room; zero for a live one.
 	Position proto.Position
@@ -216,7 +214,7 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 		return r, fmt.Errorf("emitter: send %q to %s: %w", event, to, err)
 	}
 	e.sent.Add(1)
-	if r.Receivers > 0 || r.Duplicate {
+	if r.Receivers != 0 || r.Duplicate {
 		return r, nil
 	}
 	e.unheard.Add(1)
@@ -271,16 +269,38 @@ func (e *Emitter) channel(to proto.Target) string {
 	return e.layout.Channel(to.Room())
 }
 
+// publish publishes once. A server that has given the channel's slot away has not published:
+// then it is tried where the slot is now.
 func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, error) {
 	if err := e.agree(ctx); err != nil {
 		return 0, err
 	}
-	publish := e.rdb.Publish
-	if e.at.Ways() == Sharded {
-		publish = e.rdb.SPublish
+	for try := 0; ; try++ {
+		rdb, err := e.master(ctx, channel)
+		if err != nil {
+			return 0, e.doubt(err)
+		}
+		publish := rdb.Publish
+		if e.at.Ways() == Sharded {
+			publish = rdb.SPublish
+		}
+		n, err := publish(ctx, channel, b).Result()
+		if _, moved := redis.IsMovedError(err); !moved || try == 3 {
+			return e.receivers(n), e.doubt(err)
+		}
+		if _, err := e.Masters(ctx); err != nil {
+			return 0, err
+		}
 	}
-	n, err := publish(ctx, channel, b).Result()
-	return int(n), Classify(err)
+}
+
+// receivers is how many nodes Redis says an event went to. With PUBLISH a server of a cluster
+// knows only its own.
+func (e *Emitter) receivers(said int64) int {
+	if e.at.Mode == Cluster && e.at.Ways() == Classic {
+		return -1
+	}
+	return int(said)
 }
 
 // Classify says whether an error of Redis passes by itself: it wraps ErrUnavailable,
@@ -304,7 +324,7 @@ func Classify(err error) error {
 
 // passing says whether an answer of Redis is about its state, not about the request.
 func passing(said string) bool {
-	for _, state := range [...]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM",
+	for _, state := range [...]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "BUSY", "OOM",
 		"NOREPLICAS", "MISCONF", "EXECABORT", "ERR max number of clients"} {
 		if strings.HasPrefix(said, state) {
 			return true

@@ -29,20 +29,28 @@ func open(t *testing.T, s emitter.Settings) *emitter.Emitter {
 	return e
 }
 
-// listen subscribes to everything under the prefix and returns what arrives next.
-func listen(t *testing.T, srv *redistest.Server) func() *redis.Message {
+// listen subscribes to channels and returns what arrives next on one of them.
+func listen(t *testing.T, at emitter.Settings, channels ...string) func(channel string) *redis.Message {
 	t.Helper()
-	rdb := srv.Client()
-	sub := rdb.PSubscribe(t.Context(), "*")
-	t.Cleanup(func() { _ = sub.Close(); _ = rdb.Close() })
-	if _, err := sub.Receive(t.Context()); err != nil {
-		t.Fatal(err)
+	rdb := at.Open()
+	t.Cleanup(func() { _ = rdb.Close() })
+	subscribe := rdb.Subscribe
+	if at.Ways() == emitter.Sharded {
+		subscribe = rdb.SSubscribe
 	}
-	return func() *redis.Message {
+	subs := map[string]*redis.PubSub{}
+	for _, c := range channels {
+		subs[c] = subscribe(t.Context(), c)
+		t.Cleanup(func() { _ = subs[c].Close() })
+		if _, err := subs[c].Receive(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(channel string) *redis.Message {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
 		defer cancel()
-		m, err := sub.ReceiveMessage(ctx)
+		m, err := subs[channel].ReceiveMessage(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,9 +59,9 @@ func listen(t *testing.T, srv *redistest.Server) func() *redis.Message {
 }
 
 func TestSend(t *testing.T) {
-	for _, srv := range redistest.Each(t) {
-		t.Run(srv.Name, func(t *testing.T) {
-			e, next := open(t, srv.Settings()), listen(t, srv)
+	for name, srv := range redistest.Each(t) {
+		t.Run(name, func(t *testing.T) {
+			e, next := open(t, srv.Settings()), listen(t, srv.Settings(), "sg:{orders}:ch", "sg:{$user:u1}:ch", "sg:{$broadcast}:ch", "sg:{$node:abcdefg2}:ch")
 			raw := json.RawMessage("{\"a\" :\n [1, \"<&>\"]}")
 			for _, c := range []struct {
 				target  proto.Target
@@ -70,10 +78,9 @@ func TestSend(t *testing.T) {
 				if err != nil || r.EventID != "order-42" || r.Receivers != 1 {
 					t.Fatalf("%s: receipt %+v, %v", c.target, r, err)
 				}
-				got := next()
-				m, err := proto.DecodeMessage([]byte(got.Payload))
-				if err != nil || got.Channel != c.channel || string(m.Data) != c.wire || m.EventID != "order-42" || m.Time == 0 || len(m.Except) != 1 {
-					t.Errorf("%s: on %s %+v, %v", c.target, got.Channel, m, err)
+				m, err := proto.DecodeMessage([]byte(next(c.channel).Payload))
+				if err != nil || string(m.Data) != c.wire || m.EventID != "order-42" || m.Time == 0 || len(m.Except) != 1 {
+					t.Errorf("%s: %+v, %v", c.target, m, err)
 				}
 			}
 			if s := e.Stats(); s != (emitter.Stats{Sent: 4}) {

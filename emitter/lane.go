@@ -19,7 +19,9 @@ import (
 // under way at a time: so the events of a room are published in the order in which this
 // emitter was given them, also when Redis goes away in between and they are tried again.
 // What comes while a call is under way goes with the next one: the more there is, the less
-// each costs (BenchmarkPublish). A lane has a goroutine while it has events.
+// each costs (BenchmarkPublish). A lane has a goroutine for each master of the cluster, while
+// there are events for it: a master that is away holds up its own rooms alone
+// (TestOtherMastersGoOn).
 const (
 	lanes      = 16
 	callEvents = 64 // the most of one room in one call
@@ -55,11 +57,10 @@ type lane struct {
 	emitter *Emitter
 
 	mu      sync.Mutex
-	waiting map[proto.Room][]*sending // guarded by mu
-	order   []proto.Room              // guarded by mu: rooms in waiting, the longest first
-	running bool                      // guarded by mu
-	last    error                     // guarded by mu: why Redis did not take what waits
-	closed  bool                      // guarded by mu
+	waiting map[proto.Room][]*sending      // guarded by mu: a room is in it, maybe with none, until the call for it is over
+	ready   map[*redis.Client][]proto.Room // guarded by mu: by master, whose goroutine runs while its entry is there
+	last    error                          // guarded by mu: why Redis did not take what waits
+	closed  bool                           // guarded by mu
 }
 
 var laneSeed = maphash.MakeSeed()
@@ -94,10 +95,7 @@ func (l *lane) gaveUp(s *sending) error {
 	defer l.mu.Unlock()
 	if i := slices.Index(l.waiting[s.room], s); i >= 0 {
 		l.emitter.forget(s)
-		if l.waiting[s.room] = slices.Delete(l.waiting[s.room], i, i+1); len(l.waiting[s.room]) == 0 {
-			delete(l.waiting, s.room)
-			l.order = slices.DeleteFunc(l.order, func(r proto.Room) bool { return r == s.room })
-		}
+		l.waiting[s.room] = slices.Delete(l.waiting[s.room], i, i+1)
 	}
 	switch err := s.ctx.Err(); {
 	case errors.Is(err, context.Canceled):
@@ -124,17 +122,28 @@ func (l *lane) add(s *sending) error {
 		return ErrClosed
 	}
 	if l.waiting == nil {
-		l.waiting = map[proto.Room][]*sending{}
+		l.waiting, l.ready = map[proto.Room][]*sending{}, map[*redis.Client][]proto.Room{}
 	}
-	if len(l.waiting[s.room]) == 0 {
-		l.order = append(l.order, s.room)
-	}
-	l.waiting[s.room] = append(l.waiting[s.room], s)
-	if !l.running {
-		l.running = true
-		e.running.Go(l.run)
+	before, busy := l.waiting[s.room]
+	l.waiting[s.room] = append(before, s)
+	if !busy {
+		l.queue(s.room)
 	}
 	return nil
+}
+
+// queue lets a room wait for its master, and wakes that one's goroutine. It is called with
+// mu held.
+func (l *lane) queue(room proto.Room) {
+	var master *redis.Client // nobody's before Redis has been reached, when to ask would be to wait
+	if l.emitter.agreed.Load() {
+		master, _ = l.emitter.master(l.emitter.ctx, l.emitter.layout.Position(room))
+	}
+	rooms, running := l.ready[master]
+	l.ready[master] = append(rooms, room)
+	if !running {
+		l.emitter.running.Go(func() { l.run(master) })
+	}
 }
 
 // close takes no more events.
@@ -149,20 +158,22 @@ func (e *Emitter) forget(s *sending) {
 	e.queuedBytes.Add(-int64(len(s.body)))
 }
 
-// run publishes until nothing waits.
-func (l *lane) run() {
-	for calls := l.next(); len(calls) > 0; calls = l.next() {
+// run publishes to one master until nothing waits for it.
+func (l *lane) run(master *redis.Client) {
+	for calls := l.next(master); len(calls) > 0; calls = l.next(master) {
 		l.publish(calls)
 	}
 }
 
-// next takes what waits, at most what goes in one round trip; nothing when the lane rests.
-func (l *lane) next() (calls [][]*sending) {
+// next takes what waits, at most what goes in one round trip; nothing when the goroutine is
+// to end.
+func (l *lane) next(master *redis.Client) (calls [][]*sending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(calls) == 0 && len(l.order) > 0 {
-		rooms := l.order[:min(len(l.order), callRooms)]
-		l.order = l.order[len(rooms):]
+	for len(calls) == 0 && len(l.ready[master]) > 0 {
+		ready := l.ready[master]
+		rooms := ready[:min(len(ready), callRooms)]
+		l.ready[master] = ready[len(rooms):]
 		for _, room := range rooms {
 			if c := l.call(room); len(c) > 0 {
 				calls = append(calls, c)
@@ -170,7 +181,9 @@ func (l *lane) next() (calls [][]*sending) {
 		}
 	}
 	if len(calls) == 0 {
-		l.running, l.order, l.waiting = false, nil, nil // a quiet emitter keeps nothing
+		if delete(l.ready, master); len(l.ready)+len(l.waiting) == 0 {
+			l.waiting, l.ready = nil, nil // a quiet emitter keeps nothing
+		}
 	}
 	return calls
 }
@@ -183,13 +196,22 @@ func (l *lane) call(room proto.Room) []*sending {
 		bytes += len(all[n].body)
 		n++
 	}
-	if n < len(all) {
-		l.waiting[room] = all[n:]
-		l.order = append(l.order, room)
-	} else {
+	if l.waiting[room] = all[n:]; n == 0 {
 		delete(l.waiting, room)
 	}
 	return all[:n:n]
+}
+
+// called says that the call for a room is over: the next one may begin, at whichever master
+// has the room now.
+func (l *lane) called(room proto.Room) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting[room]) == 0 {
+		delete(l.waiting, room)
+		return
+	}
+	l.queue(room)
 }
 
 // abandoned ends an event for which its sender waits no longer.
@@ -240,8 +262,8 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 		if redis.HasErrorPrefix(err, "NOSCRIPT") { // somebody has made Redis forget
 			said, err = publishScript.Eval(ctx, e.rdb, made[i].keys, made[i].args...).Result()
 		}
-		if err = Classify(err); err == nil {
-			err = published(events, said)
+		if err = e.doubt(err); err == nil {
+			err = e.published(events, said)
 		}
 		if err != nil {
 			again = l.failed(again, events, err)
@@ -250,6 +272,7 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 		for _, s := range events {
 			l.end(s)
 		}
+		l.called(events[0].room)
 	}
 	if len(again) == 0 {
 		l.failing(nil)
@@ -291,6 +314,7 @@ func (l *lane) failed(again [][]*sending, events []*sending, err error) [][]*sen
 		}
 	}
 	if len(rest) == 0 {
+		l.called(events[0].room)
 		return again
 	}
 	return append(again, rest)

@@ -72,3 +72,9 @@ func (e *Emitter) Answer(ctx context.Context, a proto.Answer) error {
 	_, err := e.publish(ctx, e.layout.Inbox(node), proto.AppendAnswer(nil, a))
 	return err
 }
+
+// Probe publishes to a channel that only the node itself hears, for nodes.
+func (e *Emitter) Probe(ctx context.Context, channel, payload string) error {
+	_, err := e.publish(ctx, channel, []byte(payload))
+	return err
+}

@@ -52,7 +52,7 @@ func (e *Emitter) call(room proto.Room, events []*sending) call {
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // published puts what the script said into the receipts.
-func published(events []*sending, said any) error {
+func (e *Emitter) published(events []*sending, said any) error {
 	answers, ok := said.([]any)
 	if !ok || len(answers) != len(events) {
 		return fmt.Errorf("%w: it answered %v to the script", ErrRefused, said)
@@ -73,7 +73,7 @@ func published(events []*sending, said any) error {
 		if s.receipt.Position, err = proto.ParsePosition(at); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		s.receipt.Duplicate, s.receipt.Receivers = what == "duplicate", int(receivers)
+		s.receipt.Duplicate, s.receipt.Receivers = what == "duplicate", e.receivers(receivers)
 	}
 	return nil
 }

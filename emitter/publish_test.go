@@ -1,12 +1,15 @@
 package emitter_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
@@ -16,9 +19,9 @@ import (
 // TestDurable: events of a room are numbered and chained; the same event again is the same
 // event, another one under its id is refused, and what was published is what is kept.
 func TestDurable(t *testing.T) {
-	for _, srv := range redistest.Each(t) {
-		t.Run(srv.Name, func(t *testing.T) {
-			e, next := open(t, srv.Settings()), listen(t, srv)
+	for name, srv := range redistest.Each(t) {
+		t.Run(name, func(t *testing.T) {
+			e, next := open(t, srv.Settings()), listen(t, srv.Settings(), "sg:{orders}:ch")
 			began, err := e.Position(t.Context(), "orders")
 			if err != nil || began.Sequence != 0 {
 				t.Fatalf("position %v, %v", began, err)
@@ -29,7 +32,7 @@ func TestDurable(t *testing.T) {
 				if err != nil || r.Duplicate || r.Position.Epoch != at.Epoch || r.Position.Sequence != at.Sequence+1 || r.Receivers != 1 {
 					t.Fatalf("receipt %+v, %v", r, err)
 				}
-				m, err := proto.DecodeMessage([]byte(next().Payload))
+				m, err := proto.DecodeMessage([]byte(next("sg:{orders}:ch").Payload))
 				if err != nil || !m.Follows(at) || m.Position != r.Position || string(m.Data) != fmt.Sprint(i) || m.EventID != r.EventID {
 					t.Fatalf("message %+v, %v, want %+v", m, err, r)
 				}
@@ -44,7 +47,7 @@ func TestDurable(t *testing.T) {
 			if now, err := e.Position(t.Context(), "orders"); err != nil || now != at {
 				t.Errorf("position %v, %v, want %v", now, err, at)
 			}
-			rdb := srv.Client()
+			rdb := srv.Settings().Open()
 			defer rdb.Close()
 			if _, err := e.Position(t.Context(), "empty"); err != nil {
 				t.Fatal(err)
@@ -61,9 +64,7 @@ func TestDurable(t *testing.T) {
 			if ttl := rdb.TTL(t.Context(), full).Val(); ttl < before-time.Minute || ttl < 20*time.Hour {
 				t.Errorf("a room with events was kept for %v, and now for %v", before, ttl)
 			}
-			if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
-				t.Fatal(err)
-			}
+			forget(t, rdb)
 			pages := e.Read(t.Context(), []emitter.Read{
 				{Room: "orders", Since: began.String()}, {Room: "orders", Since: at.String()}, {Room: "orders"},
 				{Room: "orders", Since: "abcdefgh.1.0123456789ab"}, {Room: "orders", Since: at.Epoch.String() + ".2.0123456789ab"},
@@ -196,4 +197,19 @@ func TestRoll(t *testing.T) {
 	defer rdb.Close()
 	rdb.Del(t.Context(), srv.Settings().Layout().Position(rooms[3]))
 	call("one is gone", false)
+}
+
+// forget makes Redis forget its scripts.
+func forget(t *testing.T, rdb redis.UniversalClient) {
+	t.Helper()
+	flush := func(ctx context.Context, c *redis.Client) error { return c.ScriptFlush(ctx).Err() }
+	var err error
+	if c, ok := rdb.(*redis.ClusterClient); ok {
+		err = c.ForEachMaster(t.Context(), flush)
+	} else {
+		err = flush(t.Context(), rdb.(*redis.Client))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

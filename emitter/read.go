@@ -3,6 +3,7 @@ package emitter
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,7 +54,7 @@ func (e *Emitter) Read(ctx context.Context, reads []Read) []Page {
 			said, aerr = readScript.Eval(ctx, e.rdb, c.keys, c.args...).Result()
 		}
 		if aerr != nil {
-			pages[i].Err = Classify(aerr)
+			pages[i].Err = e.doubt(aerr)
 			continue
 		}
 		pages[i] = page(reads[i], said)
@@ -112,17 +113,19 @@ func page(r Read, answer any) Page {
 // Positions are where rooms are, for nodes, in one round trip; zero for a room that Redis
 // knows nothing of.
 func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room) ([]proto.Position, error) {
-	keys := make([]string, len(rooms))
-	for i, r := range rooms {
-		keys[i] = e.layout.Position(r)
-	}
-	values, err := e.rdb.MGet(ctx, keys...).Result()
-	if err != nil {
-		return nil, Classify(err)
-	}
+	answers := make([]*redis.StringCmd, len(rooms))
+	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, r := range rooms {
+			answers[i] = p.Get(ctx, e.layout.Position(r))
+		}
+		return nil
+	})
 	at := make([]proto.Position, len(rooms))
-	for i, v := range values {
-		s, _ := v.(string)
+	for i, a := range answers {
+		s, err := a.Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, e.doubt(err)
+		}
 		at[i], _ = proto.ParsePosition(s) // what is none is made anew by a read
 	}
 	return at, nil
@@ -136,7 +139,7 @@ func (e *Emitter) Renew(ctx context.Context, rooms []proto.Room) error {
 		}
 		return nil
 	})
-	return Classify(err)
+	return e.doubt(err)
 }
 
 // Position is where a durable room is. Take it first, then read your own data, then call

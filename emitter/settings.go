@@ -1,7 +1,6 @@
 package emitter
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -9,10 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/signal-team/signal/proto"
 )
@@ -25,6 +20,7 @@ type Mode string
 const (
 	Embedded Mode = "embedded"
 	Single   Mode = "single"
+	Cluster  Mode = "cluster"
 )
 
 // A PubSub says with which commands events travel. All who share a Redis use the
@@ -32,7 +28,8 @@ const (
 type PubSub string
 
 // The ways of publishing: PUBLISH, or SPUBLISH of Redis 7. Auto is Classic on a
-// single Redis.
+// single Redis and Sharded on a cluster, where Classic means that every event goes to
+// every server.
 const (
 	Auto    PubSub = "auto"
 	Classic PubSub = "classic"
@@ -53,7 +50,7 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 // The zero value is a single Redis on 127.0.0.1:6379.
 type Settings struct {
 	Mode     Mode     // "single" when empty
-	Addrs    []string // host:port; one on a single Redis
+	Addrs    []string // host:port; one of a single Redis, some of a cluster's
 	Username string   // of a Redis ACL user; empty for the default one
 	Password Secret
 	DB       int
@@ -92,9 +89,7 @@ func SettingsFromEnv() (Settings, error) {
 		Prefix:   read("PREFIX", "sg"),
 		PubSub:   PubSub(read("PUBSUB", string(Auto))),
 	}
-	if s.Mode == "cluster" {
-		errs = append(errs, fmt.Errorf("%sMODE=cluster is not supported by this version yet: use single", EnvPrefix))
-	} else if s.Mode != Single && s.Mode != Embedded {
+	if !slices.Contains([]Mode{Embedded, Single, Cluster}, s.Mode) {
 		wrong("MODE", "embedded, single or cluster", string(s.Mode))
 	}
 	if !slices.Contains([]PubSub{Auto, Classic, Sharded}, s.PubSub) {
@@ -119,7 +114,10 @@ func SettingsFromEnv() (Settings, error) {
 		for a := range strings.SplitSeq(addrs, ",") {
 			s.Addrs = append(s.Addrs, strings.TrimSpace(a))
 		}
-		if len(s.Addrs) > 1 || !isAddr(s.Addrs[0]) {
+		bad := slices.ContainsFunc(s.Addrs, func(a string) bool { return !isAddr(a) })
+		if s.Mode == Cluster && bad {
+			wrong("ADDRS", "host:port of one or more servers of the cluster, with commas between", addrs)
+		} else if s.Mode != Cluster && (bad || len(s.Addrs) > 1) {
 			wrong("ADDRS", "one host:port on a single Redis", addrs)
 		}
 	default:
@@ -140,6 +138,8 @@ func SettingsFromEnv() (Settings, error) {
 	if v := read("DB", "0"); true {
 		if s.DB, err = strconv.Atoi(v); err != nil || s.DB < 0 {
 			wrong("DB", "a number, 0 or more", v)
+		} else if s.DB > 0 && s.Mode == Cluster {
+			wrong("DB", "0 on a cluster, which has no other", v)
 		} else if s.DB > 0 && s.Prefix == "sg" {
 			errs = append(errs, fmt.Errorf("%sDB=%d needs a %sPREFIX of its own: pub/sub knows no databases, so two systems with one prefix would hear each other",
 				EnvPrefix, s.DB, EnvPrefix))
@@ -162,7 +162,7 @@ func isAddr(s string) bool {
 	return err == nil && n > 0 && n < 1<<16
 }
 
-// Addr is the Redis that a single client talks to.
+// Addr is the first of Addrs.
 func (s Settings) Addr() string {
 	if len(s.Addrs) == 0 {
 		return "127.0.0.1:6379"
@@ -180,38 +180,8 @@ func (s Settings) Layout() proto.Layout {
 
 // Ways says with which commands events travel, Auto resolved.
 func (s Settings) Ways() PubSub {
-	if s.PubSub == Sharded {
+	if s.PubSub == Sharded || s.PubSub != Classic && s.Mode == Cluster {
 		return Sharded
 	}
 	return Classic
-}
-
-// Open makes a client for this Redis. It connects when it is first used.
-//
-// The library's own retries are off: it cannot know that a PUBLISH whose answer
-// was lost has been delivered, and would deliver it twice.
-func (s Settings) Open() *redis.Client { return redis.NewClient(s.Options()) }
-
-// Options are those of Open, for a node that adds to them.
-func (s Settings) Options() *redis.Options {
-	o := &redis.Options{
-		Addr:                     s.Addr(),
-		Username:                 s.Username,
-		Password:                 string(s.Password),
-		DB:                       s.DB,
-		Protocol:                 2,
-		MaxRetries:               -1,
-		DialerRetries:            1,
-		DialTimeout:              time.Second,
-		ReadTimeout:              2 * time.Second,
-		WriteTimeout:             2 * time.Second,
-		ContextTimeoutEnabled:    true,
-		DisableIdentity:          true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	}
-	if s.TLS {
-		host, _, _ := net.SplitHostPort(o.Addr)
-		o.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	}
-	return o
 }

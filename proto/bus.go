@@ -210,11 +210,18 @@ type Layout struct {
 	Prefix string // "sg" unless set otherwise
 }
 
+// Rooms that no client has: what all of them are asked, a node's inbox, and what a node
+// publishes to itself.
+const Control Room = "$ctl"
+
+func NodeRoom(n NodeID) Room          { return Room("$node:" + n) }
+func CanaryRoom(n NodeID, i int) Room { return Room("$canary:" + string(n) + "." + strconv.Itoa(i)) }
+
 // Channel is where a room's events are published.
 func (l Layout) Channel(r Room) string { return l.name(string(r), "ch") }
 
 // Inbox is where events for the clients of one node are published.
-func (l Layout) Inbox(n NodeID) string { return l.name("$node:"+string(n), "ch") }
+func (l Layout) Inbox(n NodeID) string { return l.Channel(NodeRoom(n)) }
 
 // Position is the string that holds a durable room's position.
 func (l Layout) Position(r Room) string { return l.name(string(r), "at") }
@@ -229,7 +236,7 @@ func (l Layout) Once(r Room, id EventID) string { return l.name(string(r), "id:"
 func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }
 
 // Config is the hash that says how this Redis is used: see emitter.Join.
-func (l Layout) Config() string { return l.name("$ctl", "cfg") }
+func (l Layout) Config() string { return l.name(string(Control), "cfg") }
 
 // Room is the room whose channel is given.
 func (l Layout) Room(channel string) (Room, bool) {

@@ -393,7 +393,7 @@ func TestCommands(t *testing.T) {
 	}{
 		"every mistake": {[]string{"APP_ENV_SIGNAL_ADDR=x", "APP_ENV_SIGNAL_JWT_SECRT=y", "APP_ENV_SIGNAL_FRAME_BYTES=z", emitter.EnvPrefix + "MODE=mesh"}, []string{"serve"}, true,
 			[]string{"APP_ENV_SIGNAL_ADDR must be", "APP_ENV_SIGNAL_JWT_SECRET must be", "APP_ENV_SIGNAL_FRAME_BYTES must be", emitter.EnvPrefix + "MODE must be", "did you mean APP_ENV_SIGNAL_JWT_SECRET?"}},
-		"cluster":              {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret, emitter.EnvPrefix + "MODE=cluster"}, []string{"serve"}, true, []string{"not supported"}},
+		"a cluster's database": {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret, emitter.EnvPrefix + "MODE=cluster", emitter.EnvPrefix + "DB=1"}, []string{"serve"}, true, []string{emitter.EnvPrefix + "DB must be 0"}},
 		"version":              {nil, []string{"version"}, false, []string{"protocol 1"}},
 		"token":                {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token", "--user", "u1", "--rooms", "orders,order:*", "--publish", "chat:*", "--ttl", "1m"}, false, []string{"eyJ"}},
 		"token too long":       {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token", "--user", "u1", "--ttl", "1h"}, true, []string{"at most 15m"}},

@@ -28,7 +28,6 @@ const Patience = 20 * time.Second
 // A Server is one redis-server of a test, on a port of its own, in a directory of
 // its own. It ends with the test.
 type Server struct {
-	Name string // for t.Run
 	Addr string
 
 	fatal func(a ...any)
@@ -37,12 +36,35 @@ type Server struct {
 	cmd   *exec.Cmd
 }
 
-// Each starts one server of every kind that this version works with.
-func Each(t *testing.T) []*Server { return []*Server{Start(t)} }
+// A Redis is a Server or a Cluster.
+type Redis interface {
+	// Settings are those of a participant.
+	Settings() emitter.Settings
+	// Kill ends it at once, Restart starts it again.
+	Kill()
+	Restart(args ...string)
+	// Subscribed says how many connections listen to a channel of ours.
+	Subscribed(channel string) int64
+	// Published is how many messages it was asked to publish since its start.
+	Published() int
+}
+
+// Each starts one of every kind, by its name.
+func Each(tb testing.TB) map[string]Redis {
+	return map[string]Redis{"single": Start(tb), "cluster": StartCluster(tb)}
+}
 
 // Start starts a single redis-server; args are added to its command line. Without
 // a redis-server the test is skipped, or fails if SIGNAL_TEST_REDIS=required.
 func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	need(tb)
+	s := start(tb.Fatal, tb.TempDir(), args)
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+func need(tb testing.TB) {
 	tb.Helper()
 	if !installed() {
 		if required() {
@@ -50,9 +72,6 @@ func Start(tb testing.TB, args ...string) *Server {
 		}
 		tb.Skip(missing)
 	}
-	s := start(tb.Fatal, tb.TempDir(), args)
-	tb.Cleanup(s.Kill)
-	return s
 }
 
 const missing = "redis-server is not installed: apt-get install redis-server"
@@ -65,12 +84,7 @@ func installed() bool {
 func required() bool { return os.Getenv("SIGNAL_TEST_REDIS") == "required" }
 
 func start(fatal func(a ...any), dir string, args []string) *Server {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
-	if err != nil {
-		fatal(err)
-	}
-	_ = l.Close()
-	s := &Server{Name: "single", Addr: l.Addr().String(), fatal: fatal, dir: dir, args: args}
+	s := &Server{Addr: freeAddr(fatal), fatal: fatal, dir: dir, args: args}
 	s.Restart()
 	return s
 }
@@ -145,7 +159,7 @@ func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
 func (s *Server) Settings() emitter.Settings { return emitter.Settings{Addrs: []string{s.Addr}} }
 
 // Client is a plain client for looking at what is there. The caller closes it.
-func (s *Server) Client() *redis.Client { return s.Settings().Open() }
+func (s *Server) Client() *redis.Client { return redis.NewClient(s.Settings().Options(s.Addr)) }
 
 var calls = regexp.MustCompile(`cmdstat_s?publish:calls=(\d+)`)
 

@@ -19,7 +19,7 @@ import (
 // what it takes of the machine, the node lacks.
 type publisher struct {
 	addr   string
-	rdb    *redis.Client
+	rdb    redis.UniversalClient
 	layout proto.Layout
 	verb   string
 }

@@ -11,6 +11,9 @@ type metrics struct {
 	malformed           prometheus.Counter
 	interruptions       prometheus.Counter
 	pauses              prometheus.Counter
+	moved               prometheus.Counter
+	canary              prometheus.Histogram
+	late                prometheus.Counter
 	reads               *prometheus.CounterVec
 }
 
@@ -33,14 +36,24 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 			"How often Redis was lost. Live events published until it is back are lost."),
 		pauses: counter("signal_pauses_total", "How often this process stood still for more than three seconds. All rooms are checked then."),
 	}
+	m.moved = counter("signal_bus_rooms_moved_total", "Rooms that are heard from another server, because their slot has moved or a replica has taken its master's place.")
+	m.late = counter("signal_bus_canaries_late_total", "Seconds in which nothing came of what this node publishes to itself through a master.")
+	m.canary = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "signal_bus_canary_seconds", Help: "How long an event takes that this node publishes to itself every second through each master.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+	})
+	reg.MustRegister(m.canary)
 	m.reads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signal_history_reads_total", Help: "Reads of what follows a position, by what was found of it.",
 	}, []string{"result"})
 	reg.MustRegister(received, m.reads,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_up", Help: "1 while everything wanted on Redis is heard."}, b.health.isUp),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_up", Help: "1 while everything wanted on Redis is heard."}, b.health.up),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_links_down", Help: "Redis servers that are to be listened to and are not."}, b.health.links),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_links", Help: "Connections on which Redis servers are listened to: one to each master."},
+			func() float64 { return float64(len(b.routes.all())) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "signal_bus_away_seconds_total", Help: "Seconds without Redis since it was first there."},
 			func() float64 { return b.health.seconds(time.Now()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_subscriptions", Help: "Rooms that this node listens to."},
-			func() float64 { return float64(b.subs.size()) }))
+			func() float64 { return float64(b.routes.size()) }))
 	return m
 }

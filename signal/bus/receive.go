@@ -20,14 +20,14 @@ func (b *Bus) receive(dst Receiver, m *redis.Message) {
 	payload := unsafe.Slice(unsafe.StringData(m.Payload), len(m.Payload))
 	if m.Pattern != "" {
 		err = b.ignisClient(dst, m.Channel, payload)
-	} else if room, ok := b.layout.Room(m.Channel); ok && m.Channel != b.own {
+	} else if room, ok := b.layout.Room(m.Channel); ok && room != b.inbox {
 		var msg proto.Message
 		if msg, err = proto.DecodeMessage(payload); err == nil {
 			b.metrics.rooms.Inc()
 			dst.Receive(room, msg)
 		}
 	} else if ok {
-		err = b.inbox(dst, payload)
+		err = b.direct(dst, payload)
 	} else if room, ok := proto.IgnisRoom(m.Channel); ok {
 		err = b.ignisRoom(dst, room, payload)
 	}
@@ -37,8 +37,8 @@ func (b *Bus) receive(dst Receiver, m *redis.Message) {
 	}
 }
 
-// inbox gets an event for one client of this node, or an answer to a question of it.
-func (b *Bus) inbox(dst Receiver, payload []byte) error {
+// direct gets an event for one client of this node, or an answer to a question of it.
+func (b *Bus) direct(dst Receiver, payload []byte) error {
 	b.metrics.inbox.Inc()
 	if proto.IsAnswer(payload) {
 		a, err := proto.DecodeAnswer(payload)

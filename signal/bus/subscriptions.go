@@ -28,11 +28,10 @@ type subscriptions struct {
 }
 
 type subscription struct {
-	wanted    int
-	unwanted  time.Time // since when wanted is 0
-	state     state
-	confirmed int  // channels
-	owed      bool // wanted at the reset, not confirmed yet
+	wanted   int
+	unwanted time.Time // since when wanted is 0
+	state    state
+	owed     bool // wanted at the reset, not confirmed yet
 }
 
 type state int
@@ -59,7 +58,8 @@ func (s *subscriptions) init() {
 	s.rooms = map[proto.Room]*subscription{}
 }
 
-func (s *subscriptions) want(r proto.Room) {
+// want wants a room, for so many.
+func (s *subscriptions) want(r proto.Room, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.rooms[r]
@@ -72,7 +72,7 @@ func (s *subscriptions) want(r proto.Room) {
 	} else if sub.state == hearing {
 		s.tell = append(s.tell, r)
 	}
-	sub.wanted++
+	sub.wanted += n
 	s.wakeUp()
 }
 
@@ -91,15 +91,63 @@ func (s *subscriptions) drop(r proto.Room, now time.Time) {
 	s.idle = append(s.idle, idle{r, now})
 }
 
-func (s *subscriptions) wakeUp() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+func (s *subscriptions) wakeUp() { signal(s.wake) }
+
+// take takes a room out, and says for how many it was wanted and whether it was heard.
+func (s *subscriptions) take(r proto.Room) (wanted int, heard bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.rooms[r]
+	if sub == nil {
+		return 0, false
+	}
+	delete(s.rooms, r)
+	s.paid(sub)
+	return sub.wanted, sub.state == hearing
+}
+
+// gone says that the server has given up a room by itself, and whether it was heard: what we
+// have asked for is not in the table any more, or asked for again.
+func (s *subscriptions) gone(r proto.Room) (heard bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.rooms[r]
+	if sub == nil || sub.state != hearing {
+		return false
+	}
+	sub.state = unknown
+	return true
+}
+
+// retry forgets what was asked for and is not confirmed: one of it was refused.
+func (s *subscriptions) retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.rooms {
+		if sub.state == asking {
+			sub.state = unknown
+		}
 	}
 }
 
-// lost ends a connection: until reset, only what is wanted is remembered.
-func (s *subscriptions) lost() {
+// again asks for all that is neither heard nor asked for.
+func (s *subscriptions) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.on {
+		return
+	}
+	s.ask = s.ask[:0]
+	for r, sub := range s.rooms {
+		if sub.state == unknown {
+			s.ask = append(s.ask, r)
+		}
+	}
+	s.wakeUp()
+}
+
+// lost ends a connection: until reset, only what is wanted is remembered. It returns that.
+func (s *subscriptions) lost() (rooms []proto.Room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.on = false
@@ -107,9 +155,12 @@ func (s *subscriptions) lost() {
 	for r, sub := range s.rooms {
 		if sub.wanted == 0 {
 			delete(s.rooms, r)
+			continue
 		}
-		sub.state, sub.confirmed, sub.owed = unknown, 0, false
+		sub.state, sub.owed = unknown, false
+		rooms = append(rooms, r)
 	}
+	return rooms
 }
 
 // reset begins with a new connection, on which nothing is heard.
@@ -159,16 +210,12 @@ func (s *subscriptions) next(now time.Time) (w work) {
 	return w
 }
 
-// confirm counts a channel of the room, and says whether it was the last of those
-// that are needed.
-func (s *subscriptions) confirm(r proto.Room, need int) (heard bool) {
+// confirm says that the room is heard, and whether that is news.
+func (s *subscriptions) confirm(r proto.Room) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.rooms[r]
 	if sub == nil || sub.state != asking {
-		return false
-	}
-	if sub.confirmed++; sub.confirmed < need {
 		return false
 	}
 	sub.state = hearing
@@ -190,6 +237,13 @@ func (s *subscriptions) settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.owed == 0
+}
+
+// has says whether the room is here.
+func (s *subscriptions) has(r proto.Room) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rooms[r] != nil
 }
 
 // wanted says whether somebody wants a room.

@@ -320,14 +320,13 @@ func (h *Hub) forget(l *local) {
 	}
 }
 
-// Lost says that no room is heard any more, until Subscribed says so: who joins from now
+// Lost says that rooms are not heard any more, until Subscribed says so: who joins from now
 // on waits.
-func (h *Hub) Lost() {
-	h.mu.RLock()
-	rooms := slices.Collect(maps.Values(h.rooms))
-	h.mu.RUnlock()
-	for _, l := range rooms {
-		l.lost()
+func (h *Hub) Lost(rooms []proto.Room) {
+	for _, name := range rooms {
+		if l := h.local(name); l != nil {
+			l.lost()
+		}
 	}
 }
 

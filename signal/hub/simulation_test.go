@@ -323,7 +323,7 @@ func (w *world) subscribe(e *edge) {
 func (w *world) disconnect(e *edge) {
 	e.link = nil
 	clear(e.heard)
-	e.Lost()
+	e.Lost(simRooms)
 	synctest.Wait()
 }
 

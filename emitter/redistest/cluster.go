@@ -1,0 +1,319 @@
+package redistest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
+)
+
+// A Cluster is six redis-servers of a test, three masters with a replica each. It ends with
+// the test.
+type Cluster struct {
+	Servers []*Server
+
+	fatal func(a ...any)
+}
+
+const (
+	masters = 3
+	slots   = 16384
+	// nodeTimeout is when the others take a server of the cluster for dead, in milliseconds.
+	nodeTimeout = "1000"
+)
+
+// StartCluster starts a cluster; args are added to the command line of each server. It skips
+// and fails as Start does.
+func StartCluster(tb testing.TB, args ...string) *Cluster {
+	tb.Helper()
+	need(tb)
+	c := &Cluster{fatal: tb.Fatal}
+	var g sync.WaitGroup
+	for range 2 * masters {
+		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
+		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), args: slices.Concat(args, []string{
+			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", nodeTimeout,
+			"--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
+		})}
+		c.Servers = append(c.Servers, s)
+		tb.Cleanup(s.Kill)
+		g.Go(func() { s.Restart() })
+	}
+	g.Wait()
+	for i := range masters {
+		c.do(c.Servers[i], "CLUSTER", "ADDSLOTSRANGE", i*slots/masters, (i+1)*slots/masters-1)
+		c.do(c.Servers[i], "CLUSTER", "SET-CONFIG-EPOCH", i+1)
+	}
+	c.await("the servers to know each other", func(s *Server) bool {
+		known := c.nodes(s)
+		for _, other := range c.Servers {
+			if !slices.ContainsFunc(slices.Collect(maps.Values(known)), func(words []string) bool { return strings.HasPrefix(words[1], other.Addr+"@") }) {
+				_, port, _ := net.SplitHostPort(other.Addr)
+				c.do(s, "CLUSTER", "MEET", "127.0.0.1", port, argument(other.args, "--cluster-port")) // again, if it is too busy to shake hands in time
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+		return len(known) == len(c.Servers)
+	})
+	for i, s := range c.Servers[masters:] {
+		id := c.id(c.Servers[i])
+		c.await("a master to be known", func(s *Server) bool { return c.nodes(s)[id] != nil })
+		c.do(s, "CLUSTER", "REPLICATE", id)
+	}
+	c.Settled()
+	return c
+}
+
+func argument(args []string, name string) string { return args[slices.Index(args, name)+1] }
+
+// Settings are those of a participant on this cluster.
+func (c *Cluster) Settings() emitter.Settings {
+	s := emitter.Settings{Mode: emitter.Cluster}
+	for _, srv := range c.Servers {
+		s.Addrs = append(s.Addrs, srv.Addr)
+	}
+	return s
+}
+
+// Kill ends all servers at once, as kill -9 does.
+func (c *Cluster) Kill() {
+	for _, s := range c.Servers {
+		s.Kill()
+	}
+}
+
+// Restart starts all servers with what they have saved, and waits until the cluster works.
+func (c *Cluster) Restart(args ...string) {
+	var g sync.WaitGroup
+	for _, s := range c.Servers {
+		g.Go(func() { s.Restart(args...) })
+	}
+	g.Wait()
+	c.Settled()
+}
+
+// Settled waits until all running servers agree that the cluster works, and each replica has
+// what its master has.
+func (c *Cluster) Settled() {
+	c.await("the cluster to work", func(s *Server) bool {
+		info, err := c.ask(s, "CLUSTER", "INFO")
+		if err != nil || !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_slots_ok:16384") {
+			return false
+		}
+		info, err = c.ask(s, "INFO", "replication")
+		return err == nil && (strings.Contains(info, "role:master") || strings.Contains(info, "master_link_status:up"))
+	})
+}
+
+// await waits until something holds for each running server.
+func (c *Cluster) await(what string, holds func(*Server) bool) {
+	for _, s := range c.Servers {
+		if s.running() && !Eventually(func() bool { return holds(s) }) {
+			info, _ := c.ask(s, "CLUSTER", "NODES")
+			c.fatal(fmt.Sprintf("waited in vain for %s, on %s:\n%s", what, s.Addr, info))
+		}
+	}
+}
+
+func (c *Cluster) ask(s *Server, args ...any) (string, error) {
+	rdb := s.Client()
+	defer rdb.Close()
+	return rdb.Do(context.Background(), args...).Text()
+}
+
+func (c *Cluster) do(s *Server, args ...any) {
+	if _, err := c.ask(s, args...); err != nil {
+		c.fatal(fmt.Sprintf("%v on %s: %v", args, s.Addr, err))
+	}
+}
+
+func (c *Cluster) id(s *Server) string {
+	id, err := c.ask(s, "CLUSTER", "MYID")
+	if err != nil {
+		c.fatal(err)
+	}
+	return id
+}
+
+// nodes is what a server knows of all, by id: the words of CLUSTER NODES.
+func (c *Cluster) nodes(s *Server) map[string][]string {
+	said, _ := c.ask(s, "CLUSTER", "NODES")
+	nodes := map[string][]string{}
+	for line := range strings.Lines(said) {
+		if words := strings.Fields(line); len(words) >= 8 && !strings.Contains(words[2], "handshake") {
+			nodes[words[0]] = words
+		}
+	}
+	return nodes
+}
+
+// Master is the server that has a room.
+func (c *Cluster) Master(r proto.Room) *Server {
+	return c.masterOf(c.Settings().Layout().Position(r))
+}
+
+func (c *Cluster) masterOf(key string) *Server {
+	rdb := c.client()
+	defer rdb.Close()
+	m, err := rdb.MasterForKey(context.Background(), key)
+	if err != nil {
+		c.fatal(err)
+	}
+	i := slices.IndexFunc(c.Servers, func(s *Server) bool { return s.Addr == m.Options().Addr })
+	return c.Servers[i]
+}
+
+func (c *Cluster) client() *redis.ClusterClient {
+	var up []string
+	for _, s := range c.Servers {
+		if s.running() {
+			up = append(up, s.Addr)
+		}
+	}
+	s := c.Settings()
+	s.Addrs = up
+	return s.Open().(*redis.ClusterClient)
+}
+
+// replica waits for a running replica of a master that has all that the master has.
+func (c *Cluster) replica(of *Server) (replica *Server) {
+	id := c.id(of)
+	if !Eventually(func() bool {
+		known := c.nodes(of)
+		i := slices.IndexFunc(c.Servers, func(s *Server) bool {
+			if !s.running() {
+				return false
+			}
+			words := known[c.id(s)]
+			info, err := c.ask(s, "INFO", "replication")
+			return words != nil && words[3] == id && err == nil && strings.Contains(info, "master_link_status:up")
+		})
+		if i >= 0 {
+			replica = c.Servers[i]
+		}
+		return i >= 0
+	}) {
+		c.fatal("no replica of " + of.Addr)
+	}
+	return replica
+}
+
+// Failover makes a replica of the master take its place, as an operator does who wants to
+// restart it. It returns the new master when all agree.
+func (c *Cluster) Failover(of *Server) *Server {
+	replica := c.replica(of)
+	c.do(replica, "CLUSTER", "FAILOVER")
+	c.promoted(replica)
+	return replica
+}
+
+// promoted waits until all know a server as a master.
+func (c *Cluster) promoted(m *Server) {
+	id := c.id(m)
+	c.await("the replica to be the master", func(s *Server) bool {
+		words := c.nodes(s)[id]
+		return words != nil && strings.Contains(words[2], "master") && len(words) > 8
+	})
+}
+
+// KillMaster kills a master and waits until its replica has taken its place.
+func (c *Cluster) KillMaster(m *Server) (replica *Server) {
+	replica = c.replica(m)
+	m.Kill()
+	c.promoted(replica)
+	c.Settled()
+	return replica
+}
+
+// Migrate moves slots from one master to another, key by key, as redis-cli --cluster reshard
+// does: the most that it has, beginning with that of the room if one is given.
+func (c *Cluster) Migrate(r proto.Room, n int, to *Server) {
+	rdb := c.client()
+	defer rdb.Close()
+	first, err := rdb.ClusterKeySlot(context.Background(), c.Settings().Layout().Position(r)).Result()
+	if err != nil {
+		c.fatal(err)
+	}
+	from := c.Master(r)
+	source, target := c.id(from), c.id(to)
+	_, port, _ := net.SplitHostPort(to.Addr)
+	old, fresh := from.Client(), to.Client()
+	defer old.Close()
+	defer fresh.Close()
+	ctx := context.Background()
+	for slot := first; slot < first+int64(n) && slot < slots; slot++ {
+		if err := fresh.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", source).Err(); err != nil {
+			continue // it is there already, or was not the source's
+		}
+		if err := old.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", target).Err(); err != nil {
+			_ = fresh.Do(ctx, "CLUSTER", "SETSLOT", slot, "STABLE").Err()
+			continue
+		}
+		for {
+			keys, err := old.Do(ctx, "CLUSTER", "GETKEYSINSLOT", slot, 100).StringSlice()
+			if err != nil {
+				c.fatal(err)
+			}
+			if len(keys) == 0 {
+				break
+			}
+			args := []any{"MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS"}
+			for _, k := range keys {
+				args = append(args, k)
+			}
+			if err := old.Do(ctx, args...).Err(); err != nil {
+				c.fatal(err)
+			}
+		}
+		for _, s := range []*redis.Client{fresh, old} { // the new one first: a slot always has a master
+			if err := s.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", target).Err(); err != nil {
+				c.fatal(err)
+			}
+		}
+	}
+}
+
+// Published is how many messages the cluster's servers were asked to publish since their start.
+func (c *Cluster) Published() (n int) {
+	for _, s := range c.Servers {
+		if s.running() {
+			n += s.Published()
+		}
+	}
+	return n
+}
+
+// Subscribed says how many connections listen to a shard channel.
+func (c *Cluster) Subscribed(channel string) int64 {
+	rdb := c.masterOf(channel).Client()
+	defer rdb.Close()
+	n, err := rdb.PubSubShardNumSub(context.Background(), channel).Result()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		c.fatal(err)
+	}
+	return n[channel]
+}
+
+// running says whether the server has not been killed.
+func (s *Server) running() bool { return s.cmd.ProcessState == nil }
+
+// freeAddr is an address where nobody listens.
+func freeAddr(fatal func(a ...any)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
