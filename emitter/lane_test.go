@@ -198,3 +198,48 @@ func TestNobodyWaitsAnyMore(t *testing.T) {
 		t.Errorf("%d events wait for nobody", n)
 	}
 }
+
+// TestOtherMastersGoOn: while a master of a cluster stands still, events for rooms of the
+// others are published, and those for its own wait for it, in the order of the calls.
+func TestOtherMastersGoOn(t *testing.T) {
+	c := redistest.StartCluster(t)
+	e := emitter.New(c.Settings())
+	defer e.Close()
+	if _, err := e.SendToRoom(t.Context(), "r0", "n", 0); err != nil { // Redis has been reached
+		t.Fatal(err)
+	}
+	still := c.Master("r0")
+	var its, others []proto.Room
+	for i := range 200 { // in all lanes
+		r := proto.Room(fmt.Sprint("r", i))
+		if c.Master(r) == still {
+			its = append(its, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	still.Pause()
+	var waiting, going sync.WaitGroup
+	for _, r := range its {
+		waiting.Go(func() {
+			for i := range 2 {
+				if _, err := e.SendToRoom(context.Background(), r, "n", i); err != nil {
+					t.Errorf("%s: %v", r, err)
+				}
+			}
+		})
+	}
+	redistest.Wait(t, func() bool { return e.Stats().Waiting >= uint64(len(its)) }, "events to wait")
+	for _, r := range others {
+		going.Go(func() {
+			for i := range 5 {
+				if r, err := e.SendToRoom(context.Background(), r, "n", i); err != nil || r.Position.Sequence != uint64(i+1) {
+					t.Errorf("%+v, %v", r, err)
+				}
+			}
+		})
+	}
+	going.Wait()
+	still.Resume()
+	waiting.Wait()
+}

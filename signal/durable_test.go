@@ -57,13 +57,13 @@ func (e *embedded) Kill() {
 	}
 }
 
-// eachRedis are a real Redis and an embedded one.
+// eachRedis are a real Redis, a real cluster and an embedded one.
 func eachRedis(t *testing.T) map[string]server {
 	t.Helper()
 	e := &embedded{t: t, addr: "127.0.0.1:0"}
 	e.Restart()
 	t.Cleanup(e.Kill)
-	return map[string]server{"single": redistest.Start(t), "embedded": e}
+	return map[string]server{"single": redistest.Start(t), "cluster": redistest.StartCluster(t), "embedded": e}
 }
 
 // join joins rooms from positions, and returns what the node says of the first one.

@@ -400,7 +400,7 @@ func TestRouting(t *testing.T) {
 		"not a client's id": {"x", nil, 0, emitter.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := srv.Published()
+			published := srv.Publishes(t)
 			r, err := a.SendToClient(t.Context(), v.to, "e", 1)
 			if !errors.Is(err, v.err) || err == nil && r.Receivers != 1 {
 				t.Errorf("receipt %+v, %v; want %v", r, err, v.err)
@@ -408,7 +408,7 @@ func TestRouting(t *testing.T) {
 			if v.hears != nil {
 				v.hears.Expect(t, "e")
 			}
-			if n := srv.Published() - before; n != v.published {
+			if n := published(); n != v.published {
 				t.Errorf("%d publishes at Redis, want %d", n, v.published)
 			}
 		})

@@ -284,16 +284,6 @@ func (c *Cluster) Migrate(r proto.Room, n int, to *Server) {
 	}
 }
 
-// Published is how many messages the cluster's servers were asked to publish since their start.
-func (c *Cluster) Published() (n int) {
-	for _, s := range c.Servers {
-		if s.running() {
-			n += s.Published()
-		}
-	}
-	return n
-}
-
 // Subscribed says how many connections listen to a shard channel.
 func (c *Cluster) Subscribed(channel string) int64 {
 	rdb := c.masterOf(channel).Client()

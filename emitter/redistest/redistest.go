@@ -10,9 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -45,8 +44,6 @@ type Redis interface {
 	Restart(args ...string)
 	// Subscribed says how many connections listen to a channel of ours.
 	Subscribed(channel string) int64
-	// Published is how many messages it was asked to publish since its start.
-	Published() int
 }
 
 // Each starts one of every kind, by its name.
@@ -161,21 +158,36 @@ func (s *Server) Settings() emitter.Settings { return emitter.Settings{Addrs: []
 // Client is a plain client for looking at what is there. The caller closes it.
 func (s *Server) Client() *redis.Client { return redis.NewClient(s.Settings().Options(s.Addr)) }
 
-var calls = regexp.MustCompile(`cmdstat_s?publish:calls=(\d+)`)
-
-// Published is how many messages this server was asked to publish since its start.
-func (s *Server) Published() (n int) {
+// Publishes counts the messages that this server is asked to publish from now on, without
+// those by which nodes listen to themselves: n says how many it was so far.
+func (s *Server) Publishes(tb testing.TB) (n func() int) {
+	tb.Helper()
 	rdb := s.Client()
-	defer rdb.Close()
-	info, err := rdb.Info(context.Background(), "commandstats").Result()
-	if err != nil {
-		s.fatal(err)
+	sub := rdb.PSubscribe(tb.Context(), "*")
+	tb.Cleanup(func() { _ = sub.Close(); _ = rdb.Close() })
+	if _, err := sub.Receive(tb.Context()); err != nil { // it is subscribed
+		tb.Fatal(err)
 	}
-	for _, m := range calls.FindAllStringSubmatch(info, -1) {
-		c, _ := strconv.Atoi(m[1])
-		n += c
+	published := 0
+	return func() int {
+		const mark = "redistest: so far"
+		if err := rdb.Publish(tb.Context(), mark, "").Err(); err != nil {
+			tb.Fatal(err)
+		}
+		for {
+			v, err := sub.ReceiveTimeout(tb.Context(), Patience)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			switch m, _ := v.(*redis.Message); {
+			case m == nil || strings.Contains(m.Channel, "{$canary:"):
+			case m.Channel == mark:
+				return published
+			default:
+				published++
+			}
+		}
 	}
-	return n
 }
 
 // Subscribed says how many connections listen to a channel.
