@@ -21,7 +21,7 @@ import (
 // A fault is what can break, with the promise that the checker does not know.
 type fault struct {
 	name   string
-	real   bool                           // it needs a real Redis
+	on     string                         // the one kind of Redis that it breaks, or "" for each
 	breaks func(*scene)                   // and mends
 	wants  func(*scene, []checker.Record) // may be nil
 }
@@ -42,7 +42,7 @@ var faults = []fault{
 		s.stayed()
 		s.toldOnce(records)
 	}},
-	{name: "2 Redis is killed and comes back as it was a while ago", real: true, breaks: func(s *scene) {
+	{name: "2 Redis is killed and comes back as it was a while ago", on: "single", breaks: func(s *scene) {
 		srv := s.redis.(*redistest.Server)
 		rdb := srv.Client()
 		defer rdb.Close()
@@ -65,7 +65,7 @@ var faults = []fault{
 		s.stayed()
 		s.toldOnce(records)
 	}},
-	{name: "3 the machine of Redis goes down before all is on its disk", real: true, breaks: func(s *scene) {
+	{name: "3 the machine of Redis goes down before all is on its disk", on: "single", breaks: func(s *scene) {
 		srv := s.redis.(*redistest.Server)
 		rdb := srv.Client()
 		defer rdb.Close()
@@ -88,7 +88,7 @@ var faults = []fault{
 			s.t.Error(err)
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
-	{name: "8 Redis stands still", real: true, breaks: func(s *scene) {
+	{name: "8 Redis stands still", on: "single", breaks: func(s *scene) {
 		srv := s.redis.(*redistest.Server)
 		for _, d := range []time.Duration{time.Second, 5 * time.Second} {
 			srv.Pause()
@@ -96,7 +96,7 @@ var faults = []fault{
 			srv.Resume()
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
-	{name: "9 Redis is out of memory", real: true, breaks: func(s *scene) {
+	{name: "9 Redis is out of memory", on: "single", breaks: func(s *scene) {
 		rdb := s.redis.(*redistest.Server).Client()
 		defer rdb.Close()
 		for _, memory := range []string{"1", "0"} { // bytes; 0 is any number
@@ -138,6 +138,47 @@ var faults = []fault{
 			s.sendData(e, o, big)
 		}
 	}},
+	{name: "5 a master is killed", on: "cluster", breaks: func(s *scene) {
+		c := s.redis.(*redistest.Cluster)
+		for range 2 { // the second one was a replica
+			master, began := c.Master(s.rooms[0]), s.history.Now()
+			pass(300 * time.Millisecond) // what the replica does not have is younger than that
+			c.KillMaster(master)
+			s.lost(began, "")
+			pass(300 * time.Millisecond)
+			master.Restart()
+			c.Settled()
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "5 a replica takes its master's place", on: "cluster", breaks: func(s *scene) {
+		c := s.redis.(*redistest.Cluster)
+		for _, room := range s.rooms[:4] {
+			c.Failover(c.Master(room))
+			pass(100 * time.Millisecond)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "6 slots move", on: "cluster", breaks: func(s *scene) {
+		c := s.redis.(*redistest.Cluster)
+		for i := range 3 * len(s.rooms) {
+			room, other := s.rooms[i%len(s.rooms)], s.rooms[(i+i/len(s.rooms)+1)%len(s.rooms)]
+			if from, to := c.Master(room), c.Master(other); from != to {
+				c.Migrate(room, 4, to)
+			}
+			pass(50 * time.Millisecond)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "8 a master stands still", on: "cluster", breaks: func(s *scene) {
+		c := s.redis.(*redistest.Cluster)
+		for _, d := range []time.Duration{500 * time.Millisecond, 5 * time.Second} { // its replica takes its place
+			master, began := c.Master(s.rooms[0]), s.history.Now()
+			pass(300 * time.Millisecond)
+			master.Pause()
+			pass(d)
+			master.Resume()
+			c.Settled()
+			s.lost(began, "") // what it took before it knew that it is not the master any more
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "25 a till is away for longer than the history", breaks: func(s *scene) {
 		v := s.tills[0]
 		back := v.leaves()
@@ -153,14 +194,34 @@ var faults = []fault{
 		}
 	}},
 	{name: "27 a service does not hear that its event was taken", breaks: func(s *scene) {
-		p, at := proxy(s.t, s.redis.Settings())
+		at, deaf := s.redis.Settings(), func() {}
+		if c, ok := s.redis.(*redistest.Cluster); ok { // whose clients go around a proxy
+			for _, srv := range c.Servers {
+				rdb := srv.Client()
+				defer rdb.Close()
+				if err := rdb.ConfigSet(s.ctx, "cluster-node-timeout", "10000").Err(); err != nil {
+					s.t.Error(err)
+				}
+			}
+			deaf = func() {
+				master := c.Master(s.rooms[0])
+				master.Pause()
+				time.AfterFunc(2500*time.Millisecond, master.Resume) // it takes the event then
+			}
+		} else {
+			var p *toxiproxy.Proxy
+			p, at = proxy(s.t, at)
+			deaf = func() {
+				deafen(s.t, p)
+				time.AfterFunc(500*time.Millisecond, func() { hear(s.t, p) })
+			}
+		}
 		e := emitter.New(at)
 		defer e.Close()
 		for i := range 3 {
 			o := sending{proto.EventID(fmt.Sprint("twice", i, "-", s.ids.Add(1))), s.rooms[0]}
 			s.send(e, o) // the connection is there
-			deafen(s.t, p)
-			time.AfterFunc(500*time.Millisecond, func() { hear(s.t, p) })
+			deaf()
 			o.id = proto.EventID(fmt.Sprint("deaf", i, "-", s.ids.Add(1)))
 			s.send(e, o)
 		}
@@ -185,7 +246,7 @@ var faults = []fault{
 			s.t.Errorf("the tills had what was lost after %v", times)
 		}
 	}},
-	{name: "the nodes' connections are killed", real: true, breaks: func(s *scene) {
+	{name: "the nodes' connections are killed", on: "single", breaks: func(s *scene) {
 		rdb := s.redis.(*redistest.Server).Client()
 		defer rdb.Close()
 		for range 3 {
@@ -277,7 +338,7 @@ func TestFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			for name, redis := range eachRedis(t) {
-				if f.real && name != "single" {
+				if f.on != "" && name != f.on {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
