@@ -32,6 +32,9 @@ func (s Settings) Agree(ctx context.Context, rdb redis.UniversalClient) error {
 func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written bool, err error) {
 	key := s.Layout().Config()
 	ours := map[string]string{"protocol": strconv.Itoa(proto.Version), "pubsub": string(s.Ways())}
+	if s.Deployment != "" {
+		ours["deployment"] = s.Deployment
+	}
 	theirs, err := rdb.HGetAll(ctx, key).Result()
 	if err != nil {
 		return false, Classify(fmt.Errorf("read %s: %w", key, err))
@@ -53,7 +56,7 @@ func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written
 			return false, Classify(fmt.Errorf("write %s: %w", key, err))
 		}
 	}
-	set := map[string]string{"protocol": "another version of Signal", "pubsub": EnvPrefix + "PUBSUB"}
+	set := map[string]string{"protocol": "another version of Signal", "pubsub": EnvPrefix + "PUBSUB", "deployment": EnvPrefix + "DEPLOYMENT"}
 	var errs []error
 	for _, field := range slices.Sorted(maps.Keys(ours)) {
 		if theirs[field] != ours[field] {

@@ -61,6 +61,7 @@ type Emitter struct {
 	queuedBytes atomic.Int64
 
 	sent, unheard, failed atomic.Uint64
+	last                  atomic.Pointer[error] // what Redis did with the last event, nil when it took it
 }
 
 // New returns an Emitter on the Redis that s describes. It connects with the first
@@ -134,6 +135,17 @@ type Receipt struct {
 	Duplicate bool
 }
 
+// MarshalJSON is the receipt as POST /api/send and signal send give it.
+func (r Receipt) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		EventID   proto.EventID  `json:"eventId"`
+		Sequence  uint64         `json:"sequence,omitempty"` // of a durable event, as its position
+		Position  proto.Position `json:"position,omitzero"`
+		Receivers int            `json:"receivers"`
+		Duplicate bool           `json:"duplicate,omitempty"`
+	}{r.EventID, r.Position.Sequence, r.Position, r.Receivers, r.Duplicate})
+}
+
 // Stats are the events of an Emitter since it was made.
 type Stats struct {
 	Sent    uint64 // taken by Redis
@@ -145,6 +157,15 @@ type Stats struct {
 // Stats says what became of all events so far.
 func (e *Emitter) Stats() Stats {
 	return Stats{e.sent.Load(), e.unheard.Load(), e.failed.Load(), uint64(e.queued.Load())}
+}
+
+// Healthy says why Redis did not take the last event, or nil: for the readiness of a service,
+// at no cost. Whoever wants to know without an event calls Ping.
+func (e *Emitter) Healthy() error {
+	if err := e.last.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // An Option changes one event.
@@ -208,6 +229,11 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	} else {
 		r.EventID = m.EventID
 		r.Receivers, err = e.publish(ctx, e.channel(to), b)
+	}
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || errors.Is(err, ErrQueueFull) {
+		e.last.Store(&err)
+	} else if err == nil {
+		e.last.Store(nil)
 	}
 	if err != nil {
 		e.failed.Add(1)

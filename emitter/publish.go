@@ -85,6 +85,7 @@ func load(ctx context.Context, c *redis.Conn) error {
 		p.ScriptLoad(ctx, publishSource)
 		p.ScriptLoad(ctx, readSource)
 		p.ScriptLoad(ctx, rollSource)
+		p.ScriptLoad(ctx, leaseSource)
 		return nil
 	})
 	return err

@@ -57,6 +57,9 @@ type Settings struct {
 	TLS      bool
 	Prefix   string // of all names on Redis; "sg" when empty
 	PubSub   PubSub // "auto" when empty
+	// Deployment names what this Redis is for, such as "production": whoever names another one
+	// is refused. Who names none is not asked.
+	Deployment string
 	// Histories say how much is kept of which rooms; DefaultHistory of all others.
 	Histories []History
 }
@@ -66,7 +69,7 @@ const EnvPrefix = "APP_ENV_WEBSOCKET_REDIS_"
 
 // EnvNames are the variables that SettingsFromEnv reads, without EnvPrefix.
 func EnvNames() []string {
-	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "PREFIX", "PUBSUB", "HISTORY"}
+	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "PREFIX", "PUBSUB", "HISTORY", "DEPLOYMENT"}
 }
 
 // SettingsFromEnv reads APP_ENV_WEBSOCKET_REDIS_*. Its error names every variable
@@ -88,6 +91,8 @@ func SettingsFromEnv() (Settings, error) {
 		Password: Secret(read("PASSWORD", "")),
 		Prefix:   read("PREFIX", "sg"),
 		PubSub:   PubSub(read("PUBSUB", string(Auto))),
+
+		Deployment: read("DEPLOYMENT", ""),
 	}
 	if !slices.Contains([]Mode{Embedded, Single, Cluster}, s.Mode) {
 		wrong("MODE", "embedded, single or cluster", string(s.Mode))

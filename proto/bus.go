@@ -210,11 +210,13 @@ type Layout struct {
 	Prefix string // "sg" unless set otherwise
 }
 
-// Rooms that no client has: what all of them are asked, a node's inbox, and what a node
-// publishes to itself.
+// Control is the room of what all participants share, which no client has.
 const Control Room = "$ctl"
 
-func NodeRoom(n NodeID) Room          { return Room("$node:" + n) }
+// NodeRoom is the room of one node: its inbox.
+func NodeRoom(n NodeID) Room { return Room("$node:" + n) }
+
+// CanaryRoom is the i-th of those in which a node publishes to itself.
 func CanaryRoom(n NodeID, i int) Room { return Room("$canary:" + string(n) + "." + strconv.Itoa(i)) }
 
 // Channel is where a room's events are published.
@@ -234,6 +236,9 @@ func (l Layout) Once(r Room, id EventID) string { return l.name(string(r), "id:"
 
 // Snapshot is the string that holds a room's snapshot.
 func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }
+
+// Nodes is the hash of the nodes' leases.
+func (l Layout) Nodes() string { return l.name(string(Control), "nodes") }
 
 // Config is the hash that says how this Redis is used: see emitter.Join.
 func (l Layout) Config() string { return l.name(string(Control), "cfg") }

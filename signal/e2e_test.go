@@ -3,6 +3,7 @@ package signal_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -398,7 +399,7 @@ func TestCommands(t *testing.T) {
 		"token":                {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token", "--user", "u1", "--rooms", "orders,order:*", "--publish", "chat:*", "--ttl", "1m"}, false, []string{"eyJ"}},
 		"token too long":       {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token", "--user", "u1", "--ttl", "1h"}, true, []string{"at most 15m"}},
 		"token of nobody":      {[]string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret}, []string{"token"}, true, []string{"user"}},
-		"send":                 {[]string{redis}, []string{"send", "--room", "orders", "order.paid", `{"id":42}`, "--event-id", "e-1"}, false, []string{`{"eventId":"e-1","receivers":0}`}},
+		"send":                 {[]string{redis}, []string{"send", "--room", "orders", "order.paid", `{"id":42}`, "--event-id", "e-1"}, false, []string{`{"eventId":"e-1","sequence":1,"position":"`, `"receivers":0}`}},
 		"send nowhere":         {[]string{redis}, []string{"send", "order.paid"}, true, []string{"room"}},
 		"send no JSON":         {[]string{redis}, []string{"send", "--all", "order.paid", "{"}, true, []string{"not JSON"}},
 		"send without Redis":   {[]string{emitter.EnvPrefix + "ADDRS=127.0.0.1:1"}, []string{"send", "--all", "order.paid"}, true, []string{"unavailable"}},
@@ -417,7 +418,29 @@ func TestCommands(t *testing.T) {
 			}
 		})
 	}
+	examine := func(args ...string) (findings int, said string) {
+		cmd := command(t, []string{redis, "APP_ENV_SIGNAL_JWT_SECRET=" + secret}, append([]string{"doctor"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	before, said := examine()
+	if !strings.Contains(said, "no node listens") || !strings.Contains(said, "to Redis and back") || strings.Count(said, "FINDING") != before || strings.Count(said, "->") != before {
+		t.Errorf("the doctor's exit code is %d, and it says\n%s", before, said)
+	}
 	n := startProcess(t, srv)
+	rdb := srv.Client()
+	defer rdb.Close()
+	if err := rdb.ConfigSet(t.Context(), "client-output-buffer-limit", "pubsub 64mb 32mb 30").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for tok, more := range map[string]int{"": -2, "eyJ": -1, token(t, "u1", proto.Grants{"*"}, nil): -2} { // the node, and the limit
+		if after, said := examine("--token", tok); after != before+more || !strings.Contains(said, "1 nodes live") || tok == "eyJ" && !strings.Contains(said, "would refuse the token") {
+			t.Errorf("the doctor's exit code is %d after %d, and it says\n%s", after, before, said)
+		}
+	}
 	for _, args := range [][]string{{"health"}, {"health", "--ready"}} {
 		if out, err := command(t, []string{"APP_ENV_SIGNAL_ADMIN_ADDR=" + n.admin}, args...).CombinedOutput(); err != nil {
 			t.Errorf("%v: %v %s", args, err, out)
@@ -431,5 +454,27 @@ func TestCommands(t *testing.T) {
 	out, err = command(t, []string{redis, emitter.EnvPrefix + "PUBSUB=sharded"}, "send", "--all", "e").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), `pubsub is "classic" there`) {
 		t.Errorf("an emitter with another pubsub: %v %s", err, out)
+	}
+}
+
+// TestNodesAreKnown: everyone knows which nodes live: one that ends is not among them, one
+// that is killed not for long.
+func TestNodesAreKnown(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	live := func(want int) {
+		t.Helper()
+		redistest.Wait(t, func() bool { n, _ := e.Ping(t.Context()); return n == want }, "%d nodes to live", want)
+	}
+	ends, killed := startProcess(t, srv), startProcess(t, srv)
+	live(2)
+	ends.end(t, syscall.SIGTERM)
+	live(1)
+	killed.end(t, syscall.SIGKILL)
+	live(0)
+	if _, err := e.Ping(t.Context()); !errors.Is(err, emitter.ErrNoNodes) {
+		t.Errorf("nobody is there: %v", err)
 	}
 }

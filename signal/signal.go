@@ -80,7 +80,9 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	n.emitter = emitter.New(cfg.Redis)
 	n.countPublished(reg)
-	n.bus = bus.New(n.id, cfg.Redis, cfg.Ignis == "listen", n.emitter, n.log, reg)
+	n.bus = bus.New(bus.Options{
+		Node: n.id, Version: version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter, Log: n.log, Registerer: reg,
+	})
 	n.hub = hub.New(n.bus, reg)
 	who := verifier(cfg)
 	n.sockets = transport.New(transport.Options{
@@ -327,14 +329,17 @@ func (n *Node) countPublished(reg prometheus.Registerer) {
 // Version is set when a release is built.
 var Version = "dev"
 
-func buildInfo() prometheus.Collector {
-	version := Version
-	if info, ok := debug.ReadBuildInfo(); ok && version == "dev" && info.Main.Version != "" {
-		version = info.Main.Version
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && Version == "dev" && info.Main.Version != "" {
+		return info.Main.Version
 	}
+	return Version
+}
+
+func buildInfo() prometheus.Collector {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "signal_build_info", Help: "1, labelled with what this binary is.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
 	})
 	g.Set(1)
 	return g

@@ -3,6 +3,7 @@
 package redistest
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -162,33 +164,40 @@ func (s *Server) Client() *redis.Client { return redis.NewClient(s.Settings().Op
 // those by which nodes listen to themselves: n says how many it was so far.
 func (s *Server) Publishes(tb testing.TB) (n func() int) {
 	tb.Helper()
-	rdb := s.Client()
-	sub := rdb.PSubscribe(tb.Context(), "*")
-	tb.Cleanup(func() { _ = sub.Close(); _ = rdb.Close() })
-	if _, err := sub.Receive(tb.Context()); err != nil { // it is subscribed
+	c, err := net.Dial("tcp", s.Addr)
+	if err != nil {
 		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = c.Close() })
+	_, _ = c.Write([]byte("MONITOR\r\n"))
+	lines := bufio.NewScanner(c)
+	if !lines.Scan() || lines.Text() != "+OK" {
+		tb.Fatalf("MONITOR: %q, %v", lines.Text(), lines.Err())
 	}
 	published := 0
 	return func() int {
 		const mark = "redistest: so far"
+		rdb := s.Client()
+		defer rdb.Close()
 		if err := rdb.Publish(tb.Context(), mark, "").Err(); err != nil {
 			tb.Fatal(err)
 		}
-		for {
-			v, err := sub.ReceiveTimeout(tb.Context(), Patience)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			switch m, _ := v.(*redis.Message); {
-			case m == nil || strings.Contains(m.Channel, "{$canary:"):
-			case m.Channel == mark:
+		_ = c.SetReadDeadline(time.Now().Add(Patience))
+		for lines.Scan() {
+			switch m := publish.FindStringSubmatch(lines.Text()); {
+			case m == nil || strings.Contains(m[1], "{$canary:"):
+			case m[1] == mark:
 				return published
 			default:
 				published++
 			}
 		}
+		tb.Fatal(lines.Err())
+		return 0
 	}
 }
+
+var publish = regexp.MustCompile(`(?i)\] "s?publish" "([^"]*)"`)
 
 // Subscribed says how many connections listen to a channel.
 func (s *Server) Subscribed(channel string) int64 {

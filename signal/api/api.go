@@ -117,15 +117,6 @@ type request struct {
 	Live    bool             `json:"live"`
 }
 
-// sent is what POST /api/send answers.
-type sent struct {
-	EventID   proto.EventID `json:"eventId"`
-	Sequence  uint64        `json:"sequence,omitempty"` // of a durable event, as its position
-	Position  string        `json:"position,omitempty"`
-	Receivers int           `json:"receivers"`
-	Duplicate bool          `json:"duplicate,omitempty"`
-}
-
 type to struct {
 	Client proto.ClientID `json:"client"`
 	User   proto.UserID   `json:"user"`
@@ -186,9 +177,7 @@ func send(s Sender) http.HandlerFunc {
 		receipt, err := s.Send(r.Context(), target, q.Event, q.Data, opts...)
 		switch {
 		case err == nil:
-			write(w, http.StatusOK, "application/json", sent{
-				receipt.EventID, receipt.Position.Sequence, receipt.Position.String(), receipt.Receivers, receipt.Duplicate,
-			})
+			write(w, http.StatusOK, "application/json", receipt)
 		case errors.Is(err, emitter.ErrEventIDReused):
 			problem(w, http.StatusConflict, proto.CodeReused, "the room had another event under this id within the last two minutes")
 		case errors.Is(err, emitter.ErrTooLarge):

@@ -12,6 +12,7 @@ package bus
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,6 +58,7 @@ type Receiver interface {
 // A Bus is made by New and works while Run does.
 type Bus struct {
 	node    proto.NodeID
+	version string
 	at      emitter.Settings
 	layout  proto.Layout
 	inbox   proto.Room // to this node alone
@@ -67,6 +69,7 @@ type Bus struct {
 	metrics *metrics
 
 	routes  routes
+	live    atomic.Int64 // nodes, as of the last lease
 	answers chan proto.Answer
 	began   time.Time
 	health  health
@@ -75,17 +78,26 @@ type Bus struct {
 	asks map[proto.AskID]chan int // guarded by mu: questions without an answer
 }
 
-// New returns a Bus for a node, on the Redis that at describes. With ignis it also
-// hears the channels of the original. It answers through e.
-func New(node proto.NodeID, at emitter.Settings, ignis bool, e *emitter.Emitter, log *zap.Logger, reg prometheus.Registerer) *Bus {
+// Options say what a Bus is of.
+type Options struct {
+	Node       proto.NodeID
+	Version    string // of this program, for the others
+	Redis      emitter.Settings
+	Ignis      bool             // also hear the channels of the original
+	Emitter    *emitter.Emitter // on the same Redis
+	Log        *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// New returns a Bus.
+func New(o Options) *Bus {
 	b := &Bus{
-		node: node, at: at, layout: at.Layout(), inbox: proto.NodeRoom(node), ignis: ignis, emitter: e, log: log,
-		answers: make(chan proto.Answer, 1024), began: time.Now(),
-		asks: map[proto.AskID]chan int{},
+		node: o.Node, version: o.Version, at: o.Redis, layout: o.Redis.Layout(), inbox: proto.NodeRoom(o.Node), ignis: o.Ignis,
+		emitter: o.Emitter, log: o.Log, answers: make(chan proto.Answer, 1024), began: time.Now(), asks: map[proto.AskID]chan int{},
 	}
 	b.routes.init()
 	b.routes.want(b.inbox, true)
-	b.metrics = newMetrics(reg, b)
+	b.metrics = newMetrics(o.Registerer, b)
 	return b
 }
 
@@ -106,6 +118,7 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { b.answer(ctx); return nil })
 	g.Go(func() error { b.watch(ctx, dst); return nil })
+	g.Go(func() error { b.keepLease(ctx); return nil })
 	g.Go(func() error { return b.route(ctx, dst) })
 	return g.Wait()
 }

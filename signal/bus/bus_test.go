@@ -99,10 +99,14 @@ type node struct {
 	reg     *prometheus.Registry
 }
 
+func newBus(id proto.NodeID, at emitter.Settings, e *emitter.Emitter, reg prometheus.Registerer) *bus.Bus {
+	return bus.New(bus.Options{Node: id, Version: "test", Redis: at, Ignis: true, Emitter: e, Log: zap.NewNop(), Registerer: reg})
+}
+
 func start(t *testing.T, at emitter.Settings) *node {
 	t.Helper()
 	n := &node{id: proto.NewNodeID(), emitter: emitter.New(at), receiver: &receiver{}, reg: prometheus.NewRegistry()}
-	n.Bus = bus.New(n.id, at, true, n.emitter, zap.NewNop(), n.reg)
+	n.Bus = newBus(n.id, at, n.emitter, n.reg)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- n.Run(ctx, n.receiver) }()
@@ -314,7 +318,7 @@ func TestDisagreement(t *testing.T) {
 	at.PubSub = emitter.Sharded
 	e := emitter.New(at)
 	defer e.Close()
-	b := bus.New(proto.NewNodeID(), at, true, e, zap.NewNop(), prometheus.NewRegistry())
+	b := newBus(proto.NewNodeID(), at, e, prometheus.NewRegistry())
 	if err := b.Run(t.Context(), &receiver{}); !errors.Is(err, emitter.ErrDisagrees) || !strings.Contains(err.Error(), "pubsub") {
 		t.Errorf("Run: %v, want ErrDisagrees", err)
 	}

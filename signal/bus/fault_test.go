@@ -13,12 +13,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
-	"github.com/signal-team/signal/signal/bus"
 )
 
 // proxy stands between a bus and its Redis: what Redis says goes through pass.
@@ -99,7 +97,7 @@ func TestUpWhileClientsCome(t *testing.T) {
 	})
 	e := emitter.New(at)
 	defer e.Close()
-	b := bus.New(proto.NewNodeID(), at, true, e, zap.NewNop(), prometheus.NewRegistry())
+	b := newBus(proto.NewNodeID(), at, e, prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(t.Context())
 	var g sync.WaitGroup
 	g.Go(func() {
@@ -148,7 +146,7 @@ func TestRefused(t *testing.T) {
 		at := srv.Settings()
 		change(&at)
 		e := emitter.New(at)
-		err := bus.New(proto.NewNodeID(), at, true, e, zap.NewNop(), prometheus.NewRegistry()).Run(t.Context(), &receiver{})
+		err := newBus(proto.NewNodeID(), at, e, prometheus.NewRegistry()).Run(t.Context(), &receiver{})
 		if !errors.Is(err, emitter.ErrRefused) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), srv.Addr) {
 			t.Errorf("%s: Run ended with %v", says, err)
 		}

@@ -41,8 +41,9 @@ type shard struct {
 }
 
 // turn is how many writes a room or a client has before the next one has its turn: at
-// some microseconds each, so much is what the others wait.
-const turn = 128
+// some microseconds each, so much is what the others wait. With 128 the p99 of quiet rooms
+// beside a busy one is a sixth higher; with 32 a delivery costs no more.
+const turn = 32
 
 // Work has a turn: it writes up to turn times and says whether it wants another one.
 type work interface{ turn(*shard) (again bool) }
@@ -176,7 +177,7 @@ func (s *shard) count() {
 	s.metrics.slow.Add(float64(s.counted.slow))
 	s.metrics.fromRing.Add(float64(s.counted.fromRing))
 	s.counted = counts{}
-	if s.alone && s.writes >= turn {
+	if s.alone && s.writes >= 4*turn {
 		s.writes = 0
 		runtime.Gosched()
 	}

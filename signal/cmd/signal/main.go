@@ -23,10 +23,13 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 	redis.SetLogger(quiet{})     // the bus says what matters, once
 	if err := command().ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errLogged) {
+		code := 1
+		if said, ok := errors.AsType[exit](err); ok {
+			code = int(said)
+		} else if !errors.Is(err, errLogged) {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		os.Exit(1)
+		os.Exit(code)
 	}
 }
 
@@ -41,7 +44,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serve(), dev(), benchmark(), token(), send(), health(), version())
+	c.AddCommand(serve(), dev(), benchmark(), token(), send(), doctor(), health(), version())
 	return c
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -54,8 +53,7 @@ func send() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "{\"eventId\":%q,\"receivers\":%d}\n", r.EventID, r.Receivers)
-			return err
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
 		},
 	}
 	c.Flags().StringVar(&client, "client", "", "to one connection")

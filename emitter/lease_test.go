@@ -1,0 +1,86 @@
+package emitter_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+// TestLease: a node lives while its lease does, and a lease that has ended is followed by one
+// of a later generation.
+func TestLease(t *testing.T) {
+	for name, srv := range redistest.Each(t) {
+		t.Run(name, func(t *testing.T) {
+			e := open(t, srv.Settings())
+			if n, err := e.Ping(t.Context()); n != 0 || !errors.Is(err, emitter.ErrNoNodes) {
+				t.Errorf("nobody is there: %d, %v", n, err)
+			}
+			a, b := proto.NewNodeID(), proto.NewNodeID()
+			lease := func(n proto.NodeID, lasts time.Duration, generation int64, live ...proto.NodeID) {
+				t.Helper()
+				g, nodes, err := e.Lease(t.Context(), n, lasts, "v1")
+				var ids []proto.NodeID
+				for _, l := range nodes {
+					ids = append(ids, l.ID)
+					if l.Version != "v1" {
+						t.Errorf("version %q", l.Version)
+					}
+				}
+				if err != nil || g != generation || !slices.Equal(ids, live) {
+					t.Errorf("generation %d of %q, %v; want %d of %q", g, ids, err, generation, live)
+				}
+			}
+			lease(a, time.Minute, 1, a)
+			lease(b, 10*time.Millisecond, 2, a, b)
+			lease(a, time.Minute, 1, a, b)
+			redistest.Wait(t, func() bool { n, _ := e.Ping(t.Context()); return n == 1 }, "the short lease to end")
+			lease(b, time.Minute, 3, a, b)
+			lease(a, 0, 1, b)
+			if n, err := e.Ping(t.Context()); n != 1 || err != nil {
+				t.Errorf("one is left: %d, %v", n, err)
+			}
+		})
+	}
+}
+
+// TestDeployment: who names another use of the Redis is refused; who names none is not asked.
+func TestDeployment(t *testing.T) {
+	srv := redistest.Start(t)
+	for _, c := range []struct {
+		deployment string
+		refused    bool
+	}{{"", false}, {"production", false}, {"staging", true}, {"", false}, {"production", false}} {
+		s := srv.Settings()
+		s.Deployment = c.deployment
+		err := open(t, s).Check(t.Context())
+		if errors.Is(err, emitter.ErrDisagrees) != c.refused || c.refused != (err != nil) {
+			t.Errorf("%q: %v", c.deployment, err)
+		}
+		if c.refused && !strings.Contains(err.Error(), `"production" there`) {
+			t.Errorf("it says %v", err)
+		}
+	}
+}
+
+// TestHealthy says what became of the last event.
+func TestHealthy(t *testing.T) {
+	srv := redistest.Start(t)
+	e := open(t, srv.Settings())
+	if err := e.Healthy(); err != nil {
+		t.Errorf("before the first event: %v", err)
+	}
+	srv.Kill()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 1, emitter.Live()); err == nil || !errors.Is(e.Healthy(), emitter.ErrUnavailable) {
+		t.Errorf("without Redis: %v, healthy %v", err, e.Healthy())
+	}
+	srv.Restart()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 1); err != nil || e.Healthy() != nil {
+		t.Errorf("with Redis: %v, healthy %v", err, e.Healthy())
+	}
+}

@@ -1,0 +1,50 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/emitter"
+)
+
+// A node holds a lease on Redis, by the clock of Redis, so that everyone knows which nodes
+// live. One that ends gives it up; one that is killed has it for another few seconds; one that
+// stood still for longer gets another generation.
+const (
+	leaseEvery = 5 * time.Second
+	leaseLasts = 15 * time.Second
+)
+
+// keepLease renews the lease until ctx ends, then gives it up.
+func (b *Bus) keepLease(ctx context.Context) {
+	every := time.NewTicker(leaseEvery)
+	defer every.Stop()
+	var generation int64
+	for said := false; ; {
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
+		now, live, err := b.emitter.Lease(bounded, b.node, leaseLasts, b.version)
+		cancel()
+		switch {
+		case errors.Is(err, emitter.ErrRefused) && !said:
+			said = true
+			b.log.Warn("lease not renewed", zap.Error(err))
+		case err == nil:
+			if generation != 0 && now != generation {
+				b.log.Warn("the lease had ended: for a while this node was not known to live")
+			}
+			generation = now
+			b.live.Store(int64(len(live)))
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_, _, _ = b.emitter.Lease(bounded, b.node, 0, b.version) // else it ends by itself
+			return
+		}
+	}
+}
