@@ -34,6 +34,17 @@ func spread(t *testing.T, c *redistest.Cluster, n int) map[proto.Room]*redistest
 	return rooms
 }
 
+// listening is a node that hears 30 rooms of all masters.
+func listening(t *testing.T, c *redistest.Cluster, at emitter.Settings) (*node, map[proto.Room]*redistest.Server) {
+	t.Helper()
+	n, rooms := start(t, at), spread(t, c, 30)
+	for r := range rooms {
+		n.Subscribe(r)
+		n.await(t, "heard "+string(r))
+	}
+	return n, rooms
+}
+
 // hears sends an event to every room until it is received.
 func (n *node) hears(t *testing.T, rooms map[proto.Room]*redistest.Server, event proto.EventName) {
 	t.Helper()
@@ -52,12 +63,7 @@ func (n *node) hears(t *testing.T, rooms map[proto.Room]*redistest.Server, event
 // not touched. So is the node's inbox.
 func TestSlotsMove(t *testing.T) {
 	c := redistest.StartCluster(t)
-	n := start(t, c.Settings())
-	rooms := spread(t, c, 30)
-	for r := range rooms {
-		n.Subscribe(r)
-		n.await(t, "heard "+string(r))
-	}
+	n, rooms := listening(t, c, c.Settings())
 	n.hears(t, rooms, "before")
 	moves := []proto.Room{"r0", "r1", proto.NodeRoom(n.id)}
 	for _, r := range moves {
@@ -99,12 +105,7 @@ func TestMasterIsKilled(t *testing.T) {
 			c := redistest.StartCluster(t)
 			at := c.Settings()
 			at.PubSub = w
-			n := start(t, at)
-			rooms := spread(t, c, 30)
-			for r := range rooms {
-				n.Subscribe(r)
-				n.await(t, "heard "+string(r))
-			}
+			n, rooms := listening(t, c, at)
 			n.hears(t, rooms, "before")
 			dead := rooms["r0"]
 			began := time.Now()
@@ -125,12 +126,7 @@ func TestMasterIsKilled(t *testing.T) {
 // TestFailover: an operator lets a replica take its master's place.
 func TestFailover(t *testing.T) {
 	c := redistest.StartCluster(t)
-	n := start(t, c.Settings())
-	rooms := spread(t, c, 30)
-	for r := range rooms {
-		n.Subscribe(r)
-		n.await(t, "heard "+string(r))
-	}
+	n, rooms := listening(t, c, c.Settings())
 	for _, r := range []proto.Room{"r0", "r0"} { // and back
 		c.Failover(c.Master(r))
 		n.hears(t, rooms, proto.EventName(fmt.Sprint("after", n.count("lost"))))
@@ -169,12 +165,7 @@ func TestStaleConnection(t *testing.T) {
 // TestEverythingRestarts: a cluster that comes back empty is listened to again.
 func TestEverythingRestarts(t *testing.T) {
 	c := redistest.StartCluster(t)
-	n := start(t, c.Settings())
-	rooms := spread(t, c, 30)
-	for r := range rooms {
-		n.Subscribe(r)
-		n.await(t, "heard "+string(r))
-	}
+	n, rooms := listening(t, c, c.Settings())
 	c.Kill()
 	n.await(t, "degraded true")
 	c.Restart()
