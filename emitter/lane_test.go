@@ -202,7 +202,7 @@ func TestNobodyWaitsAnyMore(t *testing.T) {
 // TestOtherMastersGoOn: while a master of a cluster stands still, events for rooms of the
 // others are published, and those for its own wait for it, in the order of the calls.
 func TestOtherMastersGoOn(t *testing.T) {
-	c := redistest.StartCluster(t)
+	c := redistest.StartCluster(t, "--cluster-node-timeout", "60000") // its replica does not take its place
 	e := emitter.New(c.Settings())
 	defer e.Close()
 	if _, err := e.SendToRoom(t.Context(), "r0", "n", 0); err != nil { // Redis has been reached

@@ -1,6 +1,7 @@
 package signal_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -16,7 +17,8 @@ import (
 type mutant struct {
 	name  string
 	edits []edit
-	run   string // the tests of the root package that are to see it; else those of room and hub are
+	run   string // the tests that are to see it; else all of room and hub are
+	in    string // their package, unless it is the root
 }
 
 type edit struct{ file, from, to string }
@@ -81,6 +83,15 @@ var mutants = []mutant{
 	{name: "who takes little is read for again at once", edits: []edit{
 		{"signal/hub/behind.go", "o.asked || o.later && o.InLog", "o.asked"},
 	}},
+	{name: "a room stays where its slot was", edits: []edit{
+		{"signal/bus/route.go", "if len(changed)+len(gone) > 0 || doubted {", "if false {"},
+	}, in: "./signal/bus", run: "TestSlotsMove"},
+	{name: "a master that is away holds up the events of all", edits: []edit{
+		{"emitter/lane.go", "if l.emitter.agreed.Load() {", "if false {"},
+	}, in: "./emitter", run: "TestOtherMastersGoOn"},
+	{name: "a connection on which nothing arrives is kept", edits: []edit{
+		{"signal/bus/canary.go", "silent > canarySilent", "false"},
+	}, in: "./signal/bus", run: "TestStaleConnection"},
 	{name: "a resync is forgotten by who is behind it", edits: []edit{
 		{"signal/room/room.go", "case from.Cursor < resync && (from.InLog || r.first >= resync):", "case false:"},
 		{"signal/room/room.go", "case !from.InLog && from.Cursor < resync:", "case false:"},
@@ -103,7 +114,7 @@ func TestMutants(t *testing.T) {
 			overlay := m.write(t, root)
 			args := []string{"test", "-count=1", "-failfast", "-timeout=3m", "-overlay", overlay}
 			if m.run != "" {
-				args = append(args, "-run", m.run, "./signal")
+				args = append(args, "-run", m.run, cmp.Or(m.in, "./signal"))
 			} else {
 				args = append(args, "./signal/room", "./signal/hub")
 			}

@@ -42,10 +42,10 @@ func StartCluster(tb testing.TB, args ...string) *Cluster {
 	var g sync.WaitGroup
 	for range 2 * masters {
 		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
-		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), args: slices.Concat(args, []string{
+		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), args: slices.Concat([]string{
 			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", nodeTimeout,
 			"--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
-		})}
+		}, args)}
 		c.Servers = append(c.Servers, s)
 		tb.Cleanup(s.Kill)
 		g.Go(func() { s.Restart() })
