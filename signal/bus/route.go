@@ -119,6 +119,7 @@ func (b *Bus) route(ctx context.Context, dst Receiver) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { b.keepLease(ctx); return nil }) // who is refused does not live
 	g.Go(func() error {
 		masters := time.NewTicker(mastersEvery)
 		defer masters.Stop()
