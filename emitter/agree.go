@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -36,6 +37,9 @@ func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written
 		ours["deployment"] = s.Deployment
 	}
 	theirs, err := rdb.HGetAll(ctx, key).Result()
+	if err := s.agreesOnMode(ctx, rdb, err); err != nil {
+		return false, err
+	}
 	if err != nil {
 		return false, Classify(fmt.Errorf("read %s: %w", key, err))
 	}
@@ -65,4 +69,21 @@ func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written
 		}
 	}
 	return written, errors.Join(errs...)
+}
+
+// agreesOnMode says whether this is the kind of Redis that it is taken for, after a first
+// command that said err. One server of a cluster, taken for a single Redis, would work for
+// some rooms.
+func (s Settings) agreesOnMode(ctx context.Context, rdb redis.UniversalClient, err error) error {
+	if s.Mode == Cluster {
+		if err != nil && strings.Contains(err.Error(), "cluster support disabled") {
+			return fmt.Errorf("%w: it is no cluster; set %sMODE=single", ErrDisagrees, EnvPrefix)
+		}
+		return nil
+	}
+	info, err := rdb.Info(ctx, "cluster").Result() // whoever may not ask is believed
+	if err == nil && strings.Contains(info, "cluster_enabled:1") {
+		return fmt.Errorf("%w: it is a cluster; set %sMODE=cluster", ErrDisagrees, EnvPrefix)
+	}
+	return nil
 }

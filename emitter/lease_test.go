@@ -1,6 +1,7 @@
 package emitter_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -64,6 +65,26 @@ func TestDeployment(t *testing.T) {
 		}
 		if c.refused && !strings.Contains(err.Error(), `"production" there`) {
 			t.Errorf("it says %v", err)
+		}
+	}
+}
+
+// TestWrongMode: a cluster that is taken for a single Redis would work for some rooms, and a
+// single Redis that is taken for a cluster for none. Both are refused at once.
+func TestWrongMode(t *testing.T) {
+	single, cluster := redistest.Start(t).Settings(), redistest.StartCluster(t).Settings()
+	for _, c := range []struct {
+		at   emitter.Settings
+		says string
+	}{
+		{emitter.Settings{Addrs: cluster.Addrs[:1]}, "MODE=cluster"},
+		{emitter.Settings{Addrs: cluster.Addrs[1:2]}, "MODE=cluster"},
+		{emitter.Settings{Mode: emitter.Cluster, Addrs: single.Addrs}, "MODE=single"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
+		defer cancel()
+		if err := open(t, c.at).Check(ctx); !errors.Is(err, emitter.ErrDisagrees) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v; want %s", c.at, err, c.says)
 		}
 	}
 }

@@ -83,17 +83,18 @@ func (d *diagnosis) examine(ctx context.Context, token string) {
 	}
 	e := emitter.New(d.at)
 	defer e.Close()
-	switch err := e.Check(ctx); {
-	case errors.Is(err, emitter.ErrDisagrees):
-		d.finds("the text names the variable", "%v", err)
-	case errors.Is(err, emitter.ErrRefused):
-		d.finds(fmt.Sprintf("look at %sUSERNAME, _PASSWORD and the user's rights on Redis", emitter.EnvPrefix), "%v", err)
-	case err != nil:
-		d.finds(fmt.Sprintf("look at %sADDRS, _TLS and the network: the node could not reach it either", emitter.EnvPrefix), "%v", err)
+	if err := e.Check(ctx); err != nil {
+		do := fmt.Sprintf("look at %sADDRS, _TLS and the network: a node could not reach it either", emitter.EnvPrefix)
+		switch {
+		case errors.Is(err, emitter.ErrDisagrees):
+			do = "do as it says, if the others are right"
+		case errors.Is(err, emitter.ErrRefused):
+			do = fmt.Sprintf("look at %sUSERNAME, _PASSWORD and the user's rights on Redis", emitter.EnvPrefix)
+		}
+		d.finds(do, "%v", err)
 		return // nothing more can be asked
-	default:
-		d.ok("Redis on %s is used as here: protocol %d, pub/sub %s, prefix %q", strings.Join(d.at.Addrs, ","), proto.Version, d.at.Ways(), d.at.Layout().Prefix)
 	}
+	d.ok("Redis on %s is used as here: protocol %d, pub/sub %s, prefix %q", strings.Join(d.at.Addrs, ","), proto.Version, d.at.Ways(), d.at.Layout().Prefix)
 	d.nodes(ctx, e)
 	masters, err := e.Masters(ctx)
 	if err != nil {
