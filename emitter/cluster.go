@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -108,7 +109,11 @@ const maxMasters = 1000 // of which Redis itself advises
 // doubt lets the library ask who has which slot after an error, which it passes on: a dead
 // master sends no MOVED.
 func (e *Emitter) doubt(err error) error {
-	if err = Classify(err); errors.Is(err, ErrUnavailable) {
+	err = Classify(err)
+	if errors.Is(err, ErrClosed) && e.ctx.Err() == nil { // one of the library's own clients, for a server that it has forgotten
+		err = fmt.Errorf("%w: %v", ErrUnavailable, err)
+	}
+	if errors.Is(err, ErrUnavailable) {
 		if c, ok := e.rdb.(*redis.ClusterClient); ok {
 			c.ReloadState(context.Background())
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -298,12 +299,16 @@ func (c *Cluster) Subscribed(channel string) int64 {
 // running says whether the server has not been killed.
 func (s *Server) running() bool { return s.cmd.ProcessState == nil }
 
-// freeAddr is an address where nobody listens.
+// freeAddr is an address where nobody listens. Its port is below those that the system gives
+// to connections, one of which could take it before the server does.
 func freeAddr(fatal func(a ...any)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(22_000)))
+		if err == nil {
+			_ = l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	fatal("no free port")
+	return ""
 }

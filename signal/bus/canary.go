@@ -37,6 +37,7 @@ type canary struct {
 	since time.Time // guarded by mu: when that was
 	last  time.Time // guarded by mu: when one was heard
 	came  bool      // guarded by mu: one has been
+	asked time.Time // guarded by mu: when next was last called
 	why   error     // guarded by mu: the last one was not published
 }
 
@@ -80,6 +81,15 @@ func (c *canary) lost() {
 	signal(c.astray)
 }
 
+// again lets it have another channel if the one it has asked for was refused.
+func (c *canary) again() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.off && !c.up && c.name != "" {
+		signal(c.astray)
+	}
+}
+
 // heard takes the n-th one.
 func (c *canary) heard(n string, m *metrics) {
 	c.mu.Lock()
@@ -98,6 +108,10 @@ func (c *canary) next(m *metrics) (n int, ready bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
+	if now.Sub(c.asked) > pausedAfter { // this process stood still: nothing was published that could have come
+		c.last = now
+	}
+	c.asked = now
 	if silent := now.Sub(c.last); silent > canaryLate+canaryEvery {
 		if m.late.Inc(); silent > canarySilent {
 			return 0, false, errors.Join(fmt.Errorf("%w for %v", errDeaf, silent.Round(time.Second)), c.why)
@@ -131,7 +145,7 @@ func (l *link) perch(ctx context.Context, ps *redis.PubSub) error {
 		if err != nil {
 			return err
 		}
-		if addr != l.addr && b.sharded() {
+		if addr != l.addr {
 			continue
 		}
 		l.canary.mu.Lock()

@@ -97,6 +97,25 @@ func TestSlotsMove(t *testing.T) {
 	}
 }
 
+// TestCanaryMoves: when the slot of a canary moves it goes on in another one, and the
+// connection stays.
+func TestCanaryMoves(t *testing.T) {
+	c := redistest.StartCluster(t)
+	n, rooms := listening(t, c, c.Settings())
+	to := rooms["r0"]
+	for i, moved := 0, map[*redistest.Server]bool{to: true}; len(moved) < 3; i++ {
+		canary := proto.CanaryRoom(n.id, i)
+		if from := c.Master(canary); !moved[from] { // the first of a master is its canary
+			moved[from] = true
+			c.Migrate(canary, 1, to)
+		}
+	}
+	<-time.After(6 * time.Second) // longer than a connection may be without one
+	n.metric(t, "signal_bus_interruptions_total", "How often Redis was lost. Live events published until it is back are lost.", "counter",
+		"signal_bus_interruptions_total 0")
+	n.hears(t, rooms, "after")
+}
+
 // TestMasterIsKilled: rooms are heard from the replica that takes its place, and those of
 // other masters go on being heard.
 func TestMasterIsKilled(t *testing.T) {

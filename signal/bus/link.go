@@ -188,7 +188,7 @@ func (l *link) once(ctx context.Context, dst Receiver, up func()) error {
 	_ = ps.Close()
 	stop()
 	for _, other := range []error{<-wrote, <-sang} {
-		if other != nil && !errors.Is(other, context.Canceled) && !errors.Is(other, redis.ErrClosed) {
+		if other != nil && !errors.Is(other, context.Canceled) && !errors.Is(other, redis.ErrClosed) && !errors.Is(other, errDialed) {
 			err = other // the cause; the reader only saw a closed socket
 		}
 	}
@@ -334,11 +334,22 @@ func (l *link) subscribed(s *redis.Subscription, dst Receiver) {
 	case "sunsubscribe":
 		if s.Channel == l.canary.channel() {
 			l.canary.lost()
-		} else if room, ok := last.room(s.Channel); !ok || !l.subs.gone(room) {
+		} else if room, ok := last.room(s.Channel); !ok || !l.gone(room, dst) {
 			return // as we asked
 		}
 		l.bus.routes.doubt()
 	}
+}
+
+// gone takes note that the server has given up a room by itself, if that is so.
+func (l *link) gone(room proto.Room, dst Receiver) bool {
+	l.bus.routes.moving.Lock()
+	defer l.bus.routes.moving.Unlock()
+	gone := l.subs.gone(room)
+	if gone && l.tells() {
+		dst.Lost([]proto.Room{room})
+	}
+	return gone
 }
 
 // counts is the name whose confirmation makes a room heard.

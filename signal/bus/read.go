@@ -147,7 +147,7 @@ func (l *link) refused(r read, err error) {
 		l.reads.mu.Lock()
 		delete(l.reads.refused, r)
 		l.reads.mu.Unlock()
-		if l.subs.wanted(r.room) {
+		if l.bus.routes.needs(r.room) {
 			l.bus.Read(r.room, r.since, r.order)
 		}
 	})

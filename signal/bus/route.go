@@ -30,7 +30,7 @@ type routes struct {
 	wake     chan struct{} // holds one: something is wanted
 	doubtful chan struct{} // holds one: a slot may have moved
 
-	// moving is held while rooms leave a link and dst is told so: else a link that has lost its
+	// moving is held while rooms go from one link to another and dst is told so: else a link that has lost its
 	// connection could tell it of a room that another one hears by then.
 	moving sync.Mutex
 
@@ -101,6 +101,13 @@ func (r *routes) with(room proto.Room) (first *link) {
 		}
 	}
 	return first
+}
+
+// needs says whether somebody wants a room.
+func (r *routes) needs(room proto.Room) bool {
+	r.moving.Lock()
+	defer r.moving.Unlock()
+	return slices.ContainsFunc(r.all(), func(l *link) bool { return l.tells() && l.subs.wanted(room) })
 }
 
 // size is how many rooms are heard or shall be.
@@ -281,12 +288,13 @@ func (b *Bus) move(ctx context.Context, dst Receiver, gone []*link) {
 			if heard && l.tells() {
 				dst.Lost([]proto.Room{room})
 			}
-			b.routes.moving.Unlock()
 			if wanted > 0 {
 				b.metrics.moved.Inc()
 				to.subs.want(room, wanted)
 			}
+			b.routes.moving.Unlock()
 		}
 		l.subs.again()
+		l.canary.again()
 	}
 }

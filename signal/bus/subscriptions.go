@@ -190,7 +190,12 @@ func (s *subscriptions) next(now time.Time) (w work) {
 	if s.ask = s.ask[n:]; len(s.ask) == 0 {
 		s.ask = nil
 	}
-	w.heard, s.tell = s.tell, nil
+	for _, r := range s.tell {
+		if sub := s.rooms[r]; sub != nil && sub.state == hearing { // else it has gone elsewhere
+			w.heard = append(w.heard, r)
+		}
+	}
+	s.tell = nil
 	for len(s.idle) > 0 && len(w.unsubscribe) < batch {
 		i := s.idle[0]
 		sub := s.rooms[i.room]
