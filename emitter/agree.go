@@ -24,13 +24,13 @@ var ErrDisagrees = errors.New("emitter: this Redis is used in another way")
 // ones only read. An error is ErrDisagrees, ErrRefused, or ErrUnavailable when Redis
 // did not answer.
 func (s Settings) Agree(ctx context.Context, rdb redis.UniversalClient) error {
-	_, err := s.agree(ctx, rdb)
+	_, err := s.agree(ctx, rdb, true)
 	return err
 }
 
 // agree also says whether ours now stands there. A Redis that refuses writes for a while,
 // a full one say, publishes all the same: then it is to be asked again.
-func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written bool, err error) {
+func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient, write bool) (written bool, err error) {
 	key := s.Layout().Config()
 	ours := map[string]string{"protocol": strconv.Itoa(proto.Version), "pubsub": string(s.Ways())}
 	if s.Deployment != "" {
@@ -46,6 +46,10 @@ func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient) (written
 	written = true
 	for field, value := range ours {
 		if _, known := theirs[field]; known {
+			continue
+		}
+		if !write {
+			theirs[field] = value
 			continue
 		}
 		err := rdb.HSetNX(ctx, key, field, value).Err()

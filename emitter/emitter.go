@@ -95,8 +95,18 @@ func FromEnv(ctx context.Context) (*Emitter, error) {
 // Check asks Redis whether this emitter fits to the others there: see
 // Settings.Agree.
 func (e *Emitter) Check(ctx context.Context) error {
-	written, err := e.at.agree(ctx, e.rdb)
+	written, err := e.at.agree(ctx, e.rdb, true)
 	if err == nil && written {
+		e.agreed.Store(true)
+	}
+	return err
+}
+
+// Look is Check for those who only look: it writes nothing down, and neither does what this
+// emitter does after it.
+func (e *Emitter) Look(ctx context.Context) error {
+	_, err := e.at.agree(ctx, e.rdb, false)
+	if err == nil {
 		e.agreed.Store(true)
 	}
 	return err

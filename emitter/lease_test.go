@@ -53,6 +53,11 @@ func TestLease(t *testing.T) {
 // TestDeployment: who names another use of the Redis is refused; who names none is not asked.
 func TestDeployment(t *testing.T) {
 	srv := redistest.Start(t)
+	s := srv.Settings()
+	s.Deployment = "only looked"
+	if err := open(t, s).Look(t.Context()); err != nil {
+		t.Error(err)
+	}
 	for _, c := range []struct {
 		deployment string
 		refused    bool

@@ -35,8 +35,7 @@ func doctor() *cobra.Command {
 		Long: `Looks at what a node or an emitter with this environment would meet, and says of each
 finding what to do. The exit code is the number of findings, at most 100.
 
-It writes nothing to Redis but what every participant does, and publishes to channels that
-nobody else hears.`,
+It writes nothing to Redis, and publishes to channels that nobody else hears.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			at, err := emitter.SettingsFromEnv()
@@ -83,7 +82,7 @@ func (d *diagnosis) examine(ctx context.Context, token string) {
 	}
 	e := emitter.New(d.at)
 	defer e.Close()
-	if err := e.Check(ctx); err != nil {
+	if err := e.Look(ctx); err != nil {
 		do := fmt.Sprintf("look at %sADDRS, _TLS and the network: a node could not reach it either", emitter.EnvPrefix)
 		switch {
 		case errors.Is(err, emitter.ErrDisagrees):
