@@ -69,7 +69,8 @@ type Bus struct {
 	metrics *metrics
 
 	routes  routes
-	live    atomic.Int64 // nodes, as of the last lease
+	live    atomic.Int64  // nodes, as of the last lease
+	back    chan struct{} // holds one: all that was down is up again
 	answers chan proto.Answer
 	began   time.Time
 	health  health
@@ -93,7 +94,7 @@ type Options struct {
 func New(o Options) *Bus {
 	b := &Bus{
 		node: o.Node, version: o.Version, at: o.Redis, layout: o.Redis.Layout(), inbox: proto.NodeRoom(o.Node), ignis: o.Ignis,
-		emitter: o.Emitter, log: o.Log, answers: make(chan proto.Answer, 1024), began: time.Now(), asks: map[proto.AskID]chan int{},
+		emitter: o.Emitter, log: o.Log, answers: make(chan proto.Answer, 1024), back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
 	}
 	b.routes.init()
 	b.routes.want(b.inbox, true)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,9 +30,9 @@ type canary struct {
 	off    bool          // nothing of ours is published where it would be
 	astray chan struct{} // holds one: it needs another channel
 	awake  chan struct{} // holds one: its channel is heard
+	name   atomic.Value  // string: of its channel; the reader of the connection looks at it for each message
 
 	mu    sync.Mutex
-	name  string    // guarded by mu: of its channel
 	up    bool      // guarded by mu: the channel is heard
 	sung  int       // guarded by mu: the last one that was published
 	since time.Time // guarded by mu: when that was
@@ -52,10 +53,10 @@ func (c *canary) reset() {
 	c.up, c.came, c.last, c.why = false, false, time.Now(), nil
 }
 
+// channel is "" before it has one.
 func (c *canary) channel() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.name
+	name, _ := c.name.Load().(string)
+	return name
 }
 
 // alive says whether one has been heard on this connection.
@@ -85,7 +86,7 @@ func (c *canary) lost() {
 func (c *canary) again() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.off && !c.up && c.name != "" {
+	if !c.off && !c.up && c.channel() != "" {
 		signal(c.astray)
 	}
 }
@@ -98,8 +99,7 @@ func (c *canary) heard(n string, m *metrics) {
 	if c.came, c.last = true, now; n != strconv.Itoa(c.sung) {
 		return // that one is counted as late
 	}
-	d := now.Sub(c.since)
-	m.canary.Observe(d.Seconds())
+	m.canary.Observe(now.Sub(c.since).Seconds())
 }
 
 // next is the one to be published now, if the channel is heard, or an error when nothing
@@ -148,10 +148,8 @@ func (l *link) perch(ctx context.Context, ps *redis.PubSub) error {
 		if addr != l.addr {
 			continue
 		}
-		l.canary.mu.Lock()
-		l.canary.name = b.layout.Channel(room)
-		name := l.canary.name
-		l.canary.mu.Unlock()
+		name := b.layout.Channel(room)
+		l.canary.name.Store(name)
 		return l.counts().subscribe(ps, ctx, name)
 	}
 	return fmt.Errorf("%s has no slot any more", l.addr)

@@ -40,6 +40,7 @@ func (b *Bus) keepLease(ctx context.Context) {
 		}
 		select {
 		case <-every.C:
+		case <-b.back: // a Redis that came back empty knows of no node
 		case <-ctx.Done():
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()

@@ -134,6 +134,7 @@ func (b *Bus) restored(l *link, dst Receiver) {
 	all, away, told := b.health.restored(l, time.Now())
 	if all {
 		b.log.Info("Redis is there", zap.String("redis_addr", l.addr), zap.Duration("away", away))
+		signal(b.back)
 	}
 	if told {
 		dst.Degraded(false)

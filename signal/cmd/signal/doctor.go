@@ -102,8 +102,9 @@ func (d *diagnosis) examine(ctx context.Context, token string) {
 	}
 	for _, addr := range masters {
 		rdb := redis.NewClient(d.at.Options(addr))
-		d.server(ctx, addr, rdb)
-		d.trip(ctx, e, addr, rdb)
+		if d.server(ctx, addr, rdb) {
+			d.trip(ctx, e, addr, rdb)
+		}
 		_ = rdb.Close()
 	}
 }
@@ -156,12 +157,12 @@ func (d *diagnosis) nodes(ctx context.Context, e *emitter.Emitter) {
 	}
 }
 
-// server looks at one Redis server.
-func (d *diagnosis) server(ctx context.Context, addr string, rdb *redis.Client) {
+// server looks at one Redis server, and says whether it answers.
+func (d *diagnosis) server(ctx context.Context, addr string, rdb *redis.Client) bool {
 	now, err := rdb.Time(ctx).Result()
 	if err != nil {
 		d.finds("look at that server", "%s does not answer: %v", addr, err)
-		return
+		return false
 	}
 	if skew := time.Since(now).Abs(); skew > mostSkew {
 		d.finds("let both machines follow an NTP server: tokens are judged by the clock of the node", "the clock of %s and that of this machine differ by %s", addr, skew.Round(time.Millisecond))
@@ -188,6 +189,7 @@ func (d *diagnosis) server(ctx context.Context, addr string, rdb *redis.Client) 
 	} else {
 		d.ok("%s: a node may be behind by 64 MiB and more", addr)
 	}
+	return true
 }
 
 func field(info, name string) string {
