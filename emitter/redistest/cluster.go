@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -299,11 +300,19 @@ func (c *Cluster) Subscribed(channel string) int64 {
 // running says whether the server has not been killed.
 func (s *Server) running() bool { return s.cmd.ProcessState == nil }
 
-// freeAddr is an address where nobody listens. Its port is below those that the system gives
-// to connections, one of which could take it before the server does.
+// ports below those that the system gives to connections, one of which could take a port
+// before the server does. Each is tried once: servers that start at the same time do not get
+// the same one.
+const firstPort, lastPort = 10_000, 32_000
+
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int64N(lastPort - firstPort)) } // other test binaries run beside this one
+
+// freeAddr is an address where nobody listens.
 func freeAddr(fatal func(a ...any)) string {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(22_000)))
+	for range lastPort - firstPort {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", firstPort+nextPort.Add(1)%(lastPort-firstPort)))
 		if err == nil {
 			_ = l.Close()
 			return l.Addr().String()
