@@ -235,7 +235,7 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 		return Receipt{}, err
 	}
 	if room := to.Room(); room != "" && !m.live {
-		r, err = e.durable(ctx, room, m.Message)
+		r, err = e.durable(ctx, room, m.EventID, proto.Fingerprint(m.Event), proto.Body(b))
 	} else {
 		r.EventID = m.EventID
 		r.Receivers, err = e.publish(ctx, e.channel(to), b)

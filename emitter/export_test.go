@@ -9,7 +9,7 @@ var PublishScript = publishScript
 func (e *Emitter) PublishCall(room proto.Room, events []proto.Message) (keys []string, args []any) {
 	var all []*sending
 	for _, m := range events {
-		all = append(all, &sending{print: proto.Fingerprint(m.Event), body: proto.AppendBody(nil, m), receipt: Receipt{EventID: m.EventID}})
+		all = append(all, &sending{print: proto.Fingerprint(m.Event), body: proto.Body(proto.AppendMessage(nil, m)), receipt: Receipt{EventID: m.EventID}})
 	}
 	c := e.call(room, all)
 	return c.keys, c.args

@@ -14,7 +14,7 @@ import (
 // Who is away for longer is told so, and fetches the present state.
 type History struct {
 	Rooms  string        // a room's name, the beginning of names and "*", or "*" for all
-	Events int           // the last so many; 0 numbers events and keeps none
+	Events int           // at least the last so many, at most an eighth more; 0 numbers events and keeps none
 	Age    time.Duration // after the last event, in whole seconds
 }
 

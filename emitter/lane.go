@@ -8,6 +8,7 @@ import (
 	mrand "math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -42,15 +43,17 @@ const (
 
 // A sending is an event that waits.
 type sending struct {
-	ctx     context.Context // of its caller: when it ends, nobody waits for the event any more
 	room    proto.Room
 	print   string
 	body    []byte
 	receipt Receipt
 	err     error
-	done    chan struct{} // closed when receipt or err is there, or nothing will be
-	dropped bool          // nothing will be
+	done    chan struct{} // closed when receipt or err is there
+	left    atomic.Bool   // nobody waits for it any more
 }
+
+// timers are those of senders: one each costs a tenth of an event.
+var timers = sync.Pool{New: func() any { return time.NewTimer(patience) }}
 
 // A lane is the rooms of one hash.
 type lane struct {
@@ -67,43 +70,46 @@ var laneSeed = maphash.MakeSeed()
 
 // durable publishes an event of a room. While Redis is away it is tried again under the same
 // id, which Redis takes once.
-func (e *Emitter) durable(ctx context.Context, room proto.Room, m proto.Message) (Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	s := &sending{
-		ctx: ctx, room: room, print: proto.Fingerprint(m.Event), body: proto.AppendBody(nil, m),
-		receipt: Receipt{EventID: m.EventID}, done: make(chan struct{}),
-	}
+func (e *Emitter) durable(ctx context.Context, room proto.Room, id proto.EventID, print string, body []byte) (Receipt, error) {
+	s := &sending{room: room, print: print, body: body, receipt: Receipt{EventID: id}, done: make(chan struct{})}
 	l := &e.lanes[maphash.String(laneSeed, string(room))%lanes]
-	if err := l.add(s); err != nil {
-		return Receipt{EventID: m.EventID}, err
+	if err := ctx.Err(); err != nil {
+		return s.receipt, l.gaveUp(s, err)
 	}
+	if err := l.add(s); err != nil {
+		return Receipt{EventID: id}, err
+	}
+	t := timers.Get().(*time.Timer)
+	t.Reset(patience)
+	defer timers.Put(t)
+	defer t.Stop()
 	select {
 	case <-s.done:
-		if !s.dropped {
-			return s.receipt, s.err
-		}
+		return s.receipt, s.err
 	case <-ctx.Done():
+		return Receipt{EventID: id}, l.gaveUp(s, ctx.Err())
+	case <-t.C:
+		return Receipt{EventID: id}, l.gaveUp(s, context.DeadlineExceeded)
 	}
-	return Receipt{EventID: m.EventID}, l.gaveUp(s)
 }
 
-// gaveUp is the error of an event for which its sender waits no longer. If it is not under
-// way, it makes room for others.
-func (l *lane) gaveUp(s *sending) error {
+// gaveUp is the error of an event for which its sender waits no longer, and why. If it is not
+// under way, it makes room for others.
+func (l *lane) gaveUp(s *sending, why error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.left.Store(true)
 	if i := slices.Index(l.waiting[s.room], s); i >= 0 {
 		l.emitter.forget(s)
 		l.waiting[s.room] = slices.Delete(l.waiting[s.room], i, i+1)
 	}
-	switch err := s.ctx.Err(); {
-	case errors.Is(err, context.Canceled):
-		return err
+	switch {
+	case errors.Is(why, context.Canceled):
+		return why
 	case l.last != nil:
-		return fmt.Errorf("%w: %w", l.last, err)
+		return fmt.Errorf("%w: %w", l.last, why)
 	default:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", ErrUnavailable, why)
 	}
 }
 
@@ -216,10 +222,9 @@ func (l *lane) called(room proto.Room) {
 
 // abandoned ends an event for which its sender waits no longer.
 func (l *lane) abandoned(s *sending) bool {
-	if s.ctx.Err() == nil {
+	if !s.left.Load() {
 		return false
 	}
-	s.dropped = true
 	l.end(s)
 	return true
 }

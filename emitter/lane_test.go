@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
@@ -95,8 +96,8 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	var err error
 	redistest.Wait(t, func() bool {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // not to be sent if there is room
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond) // not to be sent if there is room
+		defer cancel()
 		_, err = e.SendToRoom(ctx, "r", "n", big)
 		return errors.Is(err, emitter.ErrQueueFull)
 	}, "the queue to be full")

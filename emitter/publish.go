@@ -40,7 +40,8 @@ func (e *Emitter) call(room proto.Room, events []*sending) call {
 	h := e.at.History(room)
 	c := call{
 		append(make([]string, 0, 2+len(events)), e.layout.Position(room), e.layout.Log(room)),
-		append(make([]any, 0, 7+3*len(events)), e.layout.Channel(room), verb, h.Events, seconds(h.Age), seconds(positionAge), seconds(onceAge), proto.NewEpoch()),
+		append(make([]any, 0, 4+3*len(events)), e.layout.Channel(room), verb,
+			fmt.Sprint(h.Events, " ", seconds(h.Age), " ", seconds(positionAge), " ", seconds(onceAge)), proto.NewEpoch()),
 	}
 	for _, s := range events {
 		c.keys = append(c.keys, e.layout.Once(room, s.receipt.EventID))
@@ -54,17 +55,13 @@ func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.
 // published puts what the script said into the receipts.
 func (e *Emitter) published(events []*sending, said any) error {
 	answers, ok := said.([]any)
-	if !ok || len(answers) != len(events) {
+	if !ok || len(answers) != 3*len(events) {
 		return fmt.Errorf("%w: it answered %v to the script", ErrRefused, said)
 	}
 	for i, s := range events {
-		answer, ok := answers[i].([]any)
-		if !ok || len(answer) != 3 {
-			return fmt.Errorf("%w: it answered %v to the script", ErrRefused, said)
-		}
-		what, _ := answer[0].(string)
-		at, _ := answer[1].(string)
-		receivers, _ := answer[2].(int64)
+		what, _ := answers[3*i].(string)
+		at, _ := answers[3*i+1].(string)
+		receivers, _ := answers[3*i+2].(int64)
 		if what == "reused" {
 			s.err = ErrEventIDReused
 			continue

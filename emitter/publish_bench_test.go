@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,7 +65,7 @@ func BenchmarkPublish(b *testing.B) {
 		{"durable-5", durable(5), 5},
 		{"bare-script", func(p redis.Pipeliner) {
 			r, m := next()
-			bare.EvalSha(ctx, p, []string{"bare:" + string(r), "bare:log:" + string(r)}, "bare:c:"+string(r), proto.AppendBody(nil, m), 256)
+			bare.EvalSha(ctx, p, []string{"bare:" + string(r), "bare:log:" + string(r)}, "bare:c:"+string(r), proto.Body(proto.AppendMessage(nil, m)), 256)
 		}, 1},
 		{"live", func(p redis.Pipeliner) {
 			r, m := next()
@@ -115,20 +114,67 @@ func BenchmarkPublish(b *testing.B) {
 	b.ReportMetric(rate(2)/rate(3), "live/bare")
 }
 
-// BenchmarkSend is SendToRoom by 2,000 goroutines at once, to 100 rooms.
+// BenchmarkSend is SendToRoom by 2,000 goroutines at once, to 100 rooms, with all that a caller
+// pays, in turns with the bare script in pipelines of 500 that were made before.
 func BenchmarkSend(b *testing.B) {
 	srv := redistest.Start(b)
 	e := emitter.New(srv.Settings())
 	defer e.Close()
+	rdb := srv.Client()
+	defer rdb.Close()
+	ctx := b.Context()
+	if err := bare.Load(ctx, rdb).Err(); err != nil {
+		b.Fatal(err)
+	}
+	const events, senders, workers, batch = 100_000, 2_000, 4, 500
 	data := strings.Repeat("x", 200)
-	var n atomic.Int64
-	b.SetParallelism(2_000 / runtime.GOMAXPROCS(0))
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if _, err := e.SendToRoom(b.Context(), proto.Room(fmt.Sprint("orders:", n.Add(1)%100)), "order.paid", data); err != nil {
-				b.Error(err)
-			}
+	var rooms [100]proto.Room
+	for i := range rooms {
+		rooms[i] = proto.Room(fmt.Sprint("orders:", i))
+	}
+	together := func(workers int, work func(i int) error) float64 {
+		runtime.GC()
+		var g sync.WaitGroup
+		began := time.Now()
+		for i := range workers {
+			g.Go(func() {
+				if err := work(i); err != nil {
+					b.Error(err)
+				}
+			})
 		}
-	})
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		g.Wait()
+		return events / time.Since(began).Seconds()
+	}
+	body := proto.Body(proto.AppendMessage(nil, proto.Message{Event: proto.Event{Event: "order.paid", Data: []byte(`"` + data + `"`), Time: 1_800_000_000_000}}))
+	var sent, least []float64
+	for b.Loop() {
+		sent = append(sent, together(senders, func(i int) (err error) {
+			for j := range events / senders {
+				_, serr := e.SendToRoom(ctx, rooms[(i+j)%len(rooms)], "order.paid", data)
+				err = errors.Join(err, serr)
+			}
+			return err
+		}))
+		var pipes [workers][]redis.Pipeliner
+		for i := range events / batch {
+			p := rdb.Pipeline()
+			for j := range batch {
+				r := string(rooms[j%len(rooms)])
+				bare.EvalSha(ctx, p, []string{"bare:" + r, "bare:log:" + r}, "bare:c:"+r, body, 256)
+			}
+			pipes[i%workers] = append(pipes[i%workers], p)
+		}
+		least = append(least, together(workers, func(i int) (err error) {
+			for _, p := range pipes[i] {
+				_, perr := p.Exec(ctx)
+				err = errors.Join(err, perr)
+			}
+			return err
+		}))
+	}
+	median := func(rates []float64) float64 { slices.Sort(rates); return rates[len(rates)/2] }
+	b.ReportMetric(median(sent), "events/s")
+	b.ReportMetric(median(least), "bare-script/s")
+	b.ReportMetric(median(sent)/median(least), "send/bare")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -58,15 +59,10 @@ func malformed(format string, a ...any) error {
 
 // AppendMessage appends a live message as it goes to Redis.
 func AppendMessage(dst []byte, m Message) []byte {
+	dst = slices.Grow(dst, len(m.EventID)+len(m.Event.Event)+len(m.Data)+64)
 	dst = append(dst, "E1 "...)
 	dst = append(dst, m.EventID...)
-	return AppendBody(append(dst, '\n'), m)
-}
-
-// AppendBody appends the second line of a message. The first one of a durable event is
-// made where it is numbered, by a script on Redis.
-func AppendBody(dst []byte, m Message) []byte {
-	dst = append(dst, "{\"event\":"...)
+	dst = append(dst, "\n{\"event\":"...)
 	dst = appendString(dst, string(m.Event.Event))
 	if m.Data != nil {
 		dst = append(dst, `,"data":`...)
@@ -92,6 +88,13 @@ func AppendBody(dst []byte, m Message) []byte {
 		dst = appendString(dst, string(m.Ask))
 	}
 	return append(dst, '}')
+}
+
+// Body is the second line of a live message, and of the same event as a durable one, whose
+// first line is made where it is numbered, by a script on Redis.
+func Body(message []byte) []byte {
+	_, body, _ := bytes.Cut(message, []byte{'\n'})
+	return body
 }
 
 // DecodeMessage reads a message from the bus. Its data refers to b. An error wraps

@@ -3,7 +3,6 @@ package proto
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -133,10 +132,11 @@ func parseTag(s string) (t Tag, ok bool) {
 // Fingerprint is 24 hexadecimal digits of what an event says: its id, name and data, but
 // neither its time nor who is left out, which differ when its sender tries again.
 func Fingerprint(e Event) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00", e.EventID, e.Event)
-	h.Write(e.Data)
-	return hex.EncodeToString(h.Sum(nil)[:12])
+	b := make([]byte, 0, len(e.EventID)+len(e.Event)+len(e.Data)+2)
+	b = append(append(b, e.EventID...), 0)
+	b = append(append(b, e.Event...), 0)
+	sum := sha256.Sum256(append(b, e.Data...))
+	return hex.EncodeToString(sum[:12])
 }
 
 // A Found says whether a position lies on a room's chain. What is not OK is also the reason

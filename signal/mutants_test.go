@@ -74,7 +74,7 @@ var mutants = []mutant{
 		{"signal/room/room.go", "v = r.verdict(c, since, proto.OK)", "v = r.verdict(c, r.at, proto.OK)"},
 	}},
 	{name: "an event sent again is another one", edits: []edit{
-		{"emitter/publish.lua", "if was then", "if false then"},
+		{"emitter/publish.lua", "if said then", "if false then"},
 	}, run: "TestReusedID"},
 	{name: "the ring forgets what a slow member has not read", edits: []edit{
 		{"signal/hub/local.go", "l.room.Forget(min(kept, least))", "l.room.Forget(taken)"},
