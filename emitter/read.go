@@ -110,9 +110,9 @@ func page(r Read, answer any) Page {
 	return p
 }
 
-// Positions are where rooms are, for nodes, in one round trip; zero for a room that Redis
-// knows nothing of.
-func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room) ([]proto.Position, error) {
+// Positions tells, for nodes, where rooms are, in one round trip: the zero position of a room
+// that Redis knows nothing of, nothing of one whose master does not answer, which is the error.
+func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room, is func(proto.Room, proto.Position)) (failed error) {
 	answers := make([]*redis.StringCmd, len(rooms))
 	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, r := range rooms {
@@ -120,15 +120,16 @@ func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room) ([]proto.Po
 		}
 		return nil
 	})
-	at := make([]proto.Position, len(rooms))
 	for i, a := range answers {
 		s, err := a.Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, e.doubt(err)
+			failed = err
+			continue
 		}
-		at[i], _ = proto.ParsePosition(s) // what is none is made anew by a read
+		at, _ := proto.ParsePosition(s) // what is none is made anew by a read
+		is(rooms[i], at)
 	}
-	return at, nil
+	return e.doubt(failed)
 }
 
 // Renew keeps the positions of rooms for another hour, for nodes.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -284,6 +285,20 @@ func (c *Cluster) Migrate(r proto.Room, n int, to *Server) {
 			}
 		}
 	}
+	c.await("the room's slot to have moved", func(s *Server) bool { return owns(c.nodes(s)[target], first) })
+}
+
+// owns says whether a server whose words these are has a slot.
+func owns(words []string, slot int64) bool {
+	return len(words) > 8 && slices.ContainsFunc(words[8:], func(r string) bool {
+		from, to, ranged := strings.Cut(r, "-")
+		low, err := strconv.ParseInt(from, 10, 64)
+		high := low
+		if ranged && err == nil {
+			high, err = strconv.ParseInt(to, 10, 64)
+		}
+		return err == nil && low <= slot && slot <= high
+	})
 }
 
 // Subscribed says how many connections listen to a shard channel.

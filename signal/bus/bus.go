@@ -119,6 +119,7 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { b.answer(ctx); return nil })
 	g.Go(func() error { b.watch(ctx, dst); return nil })
+	g.Go(func() error { b.renew(ctx); return nil })
 	g.Go(func() error { return b.route(ctx, dst) })
 	return g.Wait()
 }

@@ -19,7 +19,7 @@ const (
 	checkEvery  = 4 // seconds: what was lost comes within twice that
 	checkAtOnce = 500
 	pausedAfter = 3 * time.Second // of a second that has taken so long
-	renewEvery  = 1200            // seconds
+	renewEvery  = 20 * time.Minute
 )
 
 // checks are what a link has to look after.
@@ -56,9 +56,6 @@ func (b *Bus) watch(ctx context.Context, dst Receiver) {
 			due = dst.Due(due[:0], paused)
 			b.handOut(due)
 			clear(due) // keep no name alive
-		}
-		if n%renewEvery == 0 {
-			b.renew(ctx)
 		}
 	}
 }
@@ -109,27 +106,29 @@ func (l *link) check(ctx context.Context, dst Receiver, batch []proto.Room) erro
 	if all, err := l.checks.roll.Call(ctx, l.bus.emitter); all || err != nil {
 		return err
 	}
-	at, err := l.bus.emitter.Positions(ctx, batch)
-	if err != nil {
-		return err
-	}
-	for i, r := range batch {
-		dst.Checked(r, at[i])
-	}
-	return nil
+	return l.bus.emitter.Positions(ctx, batch, dst.Checked)
 }
 
-// renew keeps the positions of rooms with members, so that a room in which nothing happens
-// does not begin anew under them.
+// renew keeps, until ctx ends, the positions of rooms with members, so that a room in which
+// nothing happens does not begin anew under them.
 func (b *Bus) renew(ctx context.Context) {
-	for _, l := range b.routes.all() {
-		for batch := range slices.Chunk(l.subs.all(), checkAtOnce) {
-			bounded, cancel := context.WithTimeout(ctx, readTimeout)
-			err := b.emitter.Renew(bounded, batch)
-			cancel()
-			if err != nil && ctx.Err() == nil {
-				b.log.Warn("positions not renewed", zap.String("redis_addr", l.addr), zap.Error(err))
-				break // in good time again: they live for an hour
+	every := time.NewTicker(renewEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, l := range b.routes.all() {
+			for batch := range slices.Chunk(l.subs.all(), checkAtOnce) {
+				bounded, cancel := context.WithTimeout(ctx, readTimeout)
+				err := b.emitter.Renew(bounded, batch)
+				cancel()
+				if err != nil && ctx.Err() == nil {
+					b.log.Warn("positions not renewed", zap.String("redis_addr", l.addr), zap.Error(err))
+					break // in good time again: they live for an hour
+				}
 			}
 		}
 	}

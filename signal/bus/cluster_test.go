@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"sync/atomic"
@@ -140,6 +141,28 @@ func TestMasterIsKilled(t *testing.T) {
 			redistest.Wait(t, func() bool { return n.Ready() == nil }, "the bus to be ready")
 		})
 	}
+}
+
+// TestClassicLeavesTheDead: what is published classically is heard from another server when the
+// one listened to dies and has no replica.
+func TestClassicLeavesTheDead(t *testing.T) {
+	c := redistest.StartCluster(t)
+	at := c.Settings()
+	at.PubSub = emitter.Classic
+	n, rooms := listening(t, c, at)
+	masters := slices.Collect(maps.Values(rooms))
+	var dead *redistest.Server
+	for _, s := range c.Servers {
+		switch {
+		case !slices.Contains(masters, s):
+			s.Kill()
+		case s.Subscribed(at.Layout().Channel("r0")) > 0:
+			dead = s
+		}
+	}
+	dead.Kill()
+	maps.DeleteFunc(rooms, func(_ proto.Room, master *redistest.Server) bool { return master == dead })
+	n.hears(t, rooms, "after")
 }
 
 // TestFailover: an operator lets a replica take its master's place.

@@ -90,6 +90,13 @@ func (h *health) lost(l *link, now time.Time, err error) (interrupted, say, tell
 // isUp is called with mu held.
 func (h *health) isUp() bool { return h.ever && len(h.down) == 0 }
 
+// failing says whether a link's last try went wrong.
+func (h *health) failing(l *link) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down[l] != nil
+}
+
 // wasUp says whether it has ever been up.
 func (h *health) wasUp() bool {
 	h.mu.Lock()

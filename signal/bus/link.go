@@ -34,8 +34,8 @@ type link struct {
 	canary canary
 	heard  atomic.Int64 // when something last came, nanoseconds since the bus began
 
-	stop  func() // ends run, and waits for it
-	ended chan struct{}
+	stop  context.CancelFunc // of run
+	ended chan struct{}      // closed when run has
 }
 
 func (b *Bus) newLink(addr string, k kind) *link {

@@ -21,10 +21,12 @@ const (
 	// but not more often than doubtEvery.
 	mastersEvery = 2 * time.Second
 	doubtEvery   = 50 * time.Millisecond
+	// looks at all rooms after a doubt: the first answer may be older than what it was about.
+	looks = 2
 )
 
-// routes are the links, and which of them hears which room. One goroutine, route, makes
-// links, and moves rooms between them when slots move or a replica takes its master's place;
+// routes are the links, and which of them hears which room. One goroutine makes links and
+// moves rooms between them when slots move or a replica takes its master's place;
 // the others only note what they want, or that they doubt (TestSlotsMove, TestMasterIsKilled).
 type routes struct {
 	wake     chan struct{} // holds one: something is wanted
@@ -126,30 +128,60 @@ func (b *Bus) route(ctx context.Context, dst Receiver) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	found := make(chan topology)
 	g.Go(func() error { b.keepLease(ctx); return nil }) // who is refused does not live
+	g.Go(func() error { b.askMasters(ctx, found); return nil })
 	g.Go(func() error {
-		masters := time.NewTicker(mastersEvery)
-		defer masters.Stop()
-		for doubted := true; ; {
-			b.topology(ctx, dst, g, doubted)
-			b.serve(ctx)
-			doubted = false
-			for again := false; !again; {
-				select {
-				case <-b.routes.wake:
-					b.serve(ctx)
-				case <-b.routes.doubtful:
-					doubted, again = true, true
-					wait(ctx, doubtEvery)
-				case <-masters.C:
-					again = true
-				case <-ctx.Done():
-					return nil
-				}
+		for {
+			select {
+			case t := <-found:
+				b.follow(ctx, dst, g, t)
+			case <-b.routes.wake:
+			case <-ctx.Done():
+				return nil
 			}
+			b.serve(ctx)
 		}
 	})
 	return g.Wait()
+}
+
+// A topology is who the masters are.
+type topology struct {
+	masters []string
+	doubted bool // slots may have moved between them
+}
+
+// askMasters asks the cluster now and then, and when somebody doubts, until ctx ends. Nobody
+// waits for it: a server that hangs is asked too.
+func (b *Bus) askMasters(ctx context.Context, found chan<- topology) {
+	every := time.NewTicker(mastersEvery)
+	defer every.Stop()
+	for doubts := looks; ; {
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
+		masters, err := b.emitter.Masters(bounded)
+		cancel()
+		if err != nil || len(masters) == 0 {
+			if ctx.Err() == nil {
+				b.log.Warn("the cluster does not say who its masters are", zap.Error(err))
+			}
+		} else {
+			select {
+			case found <- topology{masters, doubts > 0}:
+				doubts = max(doubts-1, 0)
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-b.routes.doubtful:
+			doubts = looks
+			wait(ctx, doubtEvery)
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // reach waits for Redis to answer for the first time, and to agree.
@@ -207,36 +239,34 @@ func (b *Bus) home(ctx context.Context, links []*link, room proto.Room, k kind) 
 	return home
 }
 
-// topology makes the links what the cluster is now. Rooms are looked at when they have
-// changed, or when somebody doubts.
-func (b *Bus) topology(ctx context.Context, dst Receiver, g *errgroup.Group, doubted bool) {
-	bounded, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	masters, err := b.emitter.Masters(bounded)
-	if err != nil || len(masters) == 0 {
-		if ctx.Err() == nil {
-			b.log.Warn("the cluster does not say who its masters are", zap.Error(err))
-		}
-		return // the next tick asks again
-	}
-	changed, gone := b.relink(masters)
+// follow makes the links what the cluster is now. Rooms are looked at when they have changed,
+// or when somebody doubts.
+func (b *Bus) follow(ctx context.Context, dst Receiver, g *errgroup.Group, t topology) {
+	made, gone := b.relink(t.masters)
 	for _, l := range gone {
 		l.stop()
 	}
-	for _, l := range changed {
+	for _, l := range made {
 		b.health.expect(l, time.Now())
-		linkCtx, stop := context.WithCancel(ctx)
-		l.stop = func() { stop(); <-l.ended }
+		var linkCtx context.Context
+		linkCtx, l.stop = context.WithCancel(ctx)
 		g.Go(func() error { return l.run(linkCtx, dst) })
 	}
-	if len(changed)+len(gone) > 0 || doubted {
+	if len(made)+len(gone) > 0 || t.doubted {
 		b.move(ctx, dst, gone)
 	}
 	for _, l := range gone {
-		b.restored(l, dst) // whose rooms are others' now
-		for _, r := range l.reads.drain() {
-			b.Read(r.room, r.since, r.order)
-		}
+		g.Go(func() error { b.bury(l, dst); return nil })
+	}
+}
+
+// bury waits for a link whose rooms are others' now: it may wait for its server, and they do
+// not.
+func (b *Bus) bury(l *link, dst Receiver) {
+	<-l.ended
+	b.restored(l, dst)
+	for _, r := range l.reads.drain() {
+		b.Read(r.room, r.since, r.order)
 	}
 }
 
@@ -248,11 +278,8 @@ func (b *Bus) relink(masters []string) (made, gone []*link) {
 	var links []*link
 	for _, k := range b.kinds() {
 		want := masters
-		if k != ours || !b.sharded() { // what is published classically comes from every server
-			want = []string{masters[rand.IntN(len(masters))]}
-			if i := slices.IndexFunc(b.routes.links, func(l *link) bool { return l.kind == k && slices.Contains(masters, l.addr) }); i >= 0 {
-				want[0] = b.routes.links[i].addr
-			}
+		if k != ours || !b.sharded() {
+			want = []string{b.anyOf(masters, k)}
 		}
 		for _, addr := range want {
 			i := slices.IndexFunc(b.routes.links, func(l *link) bool { return l.kind == k && l.addr == addr })
@@ -271,6 +298,20 @@ func (b *Bus) relink(masters []string) (made, gone []*link) {
 	}
 	b.routes.links = links
 	return made, gone
+}
+
+// anyOf is the master to listen to for what is published classically, which comes from every
+// server: the present one while it answers. It is called with routes.mu held.
+func (b *Bus) anyOf(masters []string, k kind) string {
+	i := slices.IndexFunc(b.routes.links, func(l *link) bool { return l.kind == k })
+	if i >= 0 {
+		now := b.routes.links[i]
+		if slices.Contains(masters, now.addr) && (len(masters) == 1 || !b.health.failing(now)) {
+			return now.addr
+		}
+		masters = slices.DeleteFunc(slices.Clone(masters), func(addr string) bool { return addr == now.addr })
+	}
+	return masters[rand.IntN(len(masters))]
 }
 
 // move gives each room to the link that it is to be with, and asks again for what a server
