@@ -6,6 +6,7 @@ export GOWORK := $(CURDIR)/go.work
 export SIGNAL_TEST_REDIS ?= required
 FUZZTIME ?= 10s
 TIMES    ?= 100
+RATE     ?= 5000
 
 .PHONY: help
 help: ## list the targets
@@ -37,6 +38,11 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 mutants: ## break one rule after the other: the tests must see each
 	@scripts/need redis-server
 	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -v -run '^TestMutants$$' ./signal
+
+.PHONY: load
+load: ## break a cluster while RATE (5000) durable events a second go through three nodes
+	@scripts/need redis-server
+	@SIGNAL_LOAD=$(RATE) $(GO) test -count=1 -v -timeout 10m -run '^TestClusterUnderLoad$$' ./signal
 
 .PHONY: model
 model: ## the protocol of a durable room, in every order in which things can happen

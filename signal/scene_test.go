@@ -93,15 +93,27 @@ type visitor struct {
 func (s *scene) visit(tills int) {
 	for i := range tills {
 		n := len(s.rooms)
-		v := &visitor{name: fmt.Sprint("till", i), scene: s, at: map[proto.Room]proto.Position{}, rooms: []proto.Room{s.rooms[i%n]}}
+		rooms := []proto.Room{s.rooms[i%n]}
 		for _, also := range []proto.Room{s.rooms[(i*7+1+i/n)%n], s.rooms[n-1-i%max(s.quiet, 1)]} {
-			if !slices.Contains(v.rooms, also) {
-				v.rooms = append(v.rooms, also)
+			if !slices.Contains(rooms, also) {
+				rooms = append(rooms, also)
 			}
 		}
-		s.tills = append(s.tills, v)
-		s.there.Go(v.live)
+		s.come(rooms)
 	}
+	s.await()
+}
+
+// come lets a till come into rooms.
+func (s *scene) come(rooms []proto.Room) {
+	v := &visitor{name: fmt.Sprint("till", len(s.tills)), scene: s, at: map[proto.Room]proto.Position{}, rooms: rooms}
+	s.tills = append(s.tills, v)
+	s.there.Go(v.live)
+}
+
+// await waits until all tills are in.
+func (s *scene) await() {
+	s.t.Helper()
 	for _, v := range s.tills {
 		redistest.Wait(s.t, v.joined, "%s to be in its rooms", v.name)
 	}

@@ -166,9 +166,24 @@ func (c *Cluster) Master(r proto.Room) *Server {
 	return c.masterOf(c.Settings().Layout().Position(r))
 }
 
+// MastersOf are the servers that have rooms.
+func (c *Cluster) MastersOf(rooms []proto.Room) map[proto.Room]*Server {
+	rdb := c.client()
+	defer rdb.Close()
+	layout, of := c.Settings().Layout(), map[proto.Room]*Server{}
+	for _, r := range rooms {
+		of[r] = c.master(rdb, layout.Position(r))
+	}
+	return of
+}
+
 func (c *Cluster) masterOf(key string) *Server {
 	rdb := c.client()
 	defer rdb.Close()
+	return c.master(rdb, key)
+}
+
+func (c *Cluster) master(rdb *redis.ClusterClient, key string) *Server {
 	m, err := rdb.MasterForKey(context.Background(), key)
 	if err != nil {
 		c.fatal(err)

@@ -226,7 +226,7 @@ func (r *room) told(c *client, rec Record, was proto.Position) {
 		}
 		fallthrough
 	case proto.Epoch, proto.Forked, proto.Rewound:
-		if !r.lost(rec.At, was) {
+		if !r.lost(rec.At, was) && !(rec.Reason == proto.Rewound && r.regained(rec, was)) {
 			r.bad(FalseAlarm, rec, "%s, but Redis has lost nothing of the room, and it stood at %s", rec.Reason, was)
 		}
 	default:
@@ -239,6 +239,17 @@ func (r *room) told(c *client, rec Record, was proto.Position) {
 func (r *room) lost(at time.Duration, was proto.Position) bool {
 	return (r.forked || r.off(was)) && slices.ContainsFunc(r.losses, func(l Record) bool { return l.Began <= at })
 }
+
+// regained says whether Redis may have lost what stood after rec's position up to was, and had it
+// again in the same places with the retries of those who had sent it: so it is when a master
+// stood still and, before it hears that it is none any more, does what a replica does after it.
+func (r *room) regained(rec Record, was proto.Position) bool {
+	return rec.Position.Epoch == was.Epoch && rec.Position.Sequence < was.Sequence &&
+		slices.ContainsFunc(r.losses, func(l Record) bool { return l.Began <= rec.At && rec.At <= l.At+toldWithin })
+}
+
+// toldWithin is how long after a loss clients may be told of it.
+const toldWithin = 10 * time.Second
 
 // trimmed says whether history can have ended after a position.
 func (r *room) trimmed(rec Record, was proto.Position) bool {

@@ -105,6 +105,7 @@ func TestGood(t *testing.T) {
 		"all is gone":                  in + a + "event C a Ea; loss; sending b; sent b Fb; resync C Fb epoch; final Fb",
 		"all is gone before any event": in + "loss; sending b; sent b Fb; resync C F epoch; event C b Fb; final Fb",
 		"the last is gone":             in + ab + "event C a Ea; event C b Eab; loss; resync C Ea rewound; sending c; sent c Eac; event C c Eac; final Eac",
+		"the last is gone and back":    in + ab + "event C a Ea; event C b Eab; loss; resync C Ea rewound; sending b; sent b Eab; event C b Eab; final Eab",
 		"sent again behind another":    in + ab + "event C a Ea; event C b Eab; loss; sending c; sent c Eac; sending b; sent b Eacb; resync C Eac forked; event C b Eacb; final Eacb",
 		"told only when it is back":    in + ab + "event C a Ea; event C b Eab; gone C; loss; sending c; sent c Eac; joining C Eab; joined C Eac forked; final Eac",
 		"had nothing of what is gone":  in + a + "event C a Ea; " + "sending b; sent b Eab; loss; sending c; sent c Eac; event C c Eac; final Eac",
