@@ -92,14 +92,21 @@ func FromEnv(ctx context.Context) (*Emitter, error) {
 	return e, nil
 }
 
-// Check asks Redis whether this emitter fits to the others there: see
-// Settings.Agree.
+// Check asks Redis whether this emitter fits to the others there: see Settings.Agree. It also
+// publishes once where nobody listens, since one whose user may not would find that out only
+// when an event has been kept already.
 func (e *Emitter) Check(ctx context.Context) error {
 	written, err := e.at.agree(ctx, e.rdb, true)
-	if err == nil && written {
+	if err != nil {
+		return err
+	}
+	if _, err := e.publishOnce(ctx, e.layout.Channel(proto.CanaryRoom(proto.NewNodeID(), 0)), nil); errors.Is(err, ErrRefused) {
+		return fmt.Errorf("publish to channels sg:*: %w", err)
+	}
+	if written {
 		e.agreed.Store(true)
 	}
-	return err
+	return nil
 }
 
 // Look is Check for those who only look: it writes nothing down, and neither does what this
@@ -305,12 +312,16 @@ func (e *Emitter) channel(to proto.Target) string {
 	return e.layout.Channel(to.Room())
 }
 
-// publish publishes once. A server that has given the channel's slot away has not published:
-// then it is tried where the slot is now.
+// publish publishes once, if this emitter fits to the others. A server that has given the
+// channel's slot away has not published: then it is tried where the slot is now.
 func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, error) {
 	if err := e.agree(ctx); err != nil {
 		return 0, err
 	}
+	return e.publishOnce(ctx, channel, b)
+}
+
+func (e *Emitter) publishOnce(ctx context.Context, channel string, b []byte) (int, error) {
 	for try := 0; ; try++ {
 		rdb, err := e.master(ctx, channel)
 		if err != nil {

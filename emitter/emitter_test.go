@@ -215,6 +215,83 @@ func TestPassword(t *testing.T) {
 	}
 }
 
+// TestMayNotPublish: an emitter whose user may write and not publish, or not on our channels, is
+// refused before it has kept an event.
+func TestMayNotPublish(t *testing.T) {
+	for name, srv := range redistest.Each(t) {
+		servers := []*redistest.Server{}
+		switch r := srv.(type) {
+		case *redistest.Server:
+			servers = append(servers, r)
+		case *redistest.Cluster:
+			servers = r.Servers
+		}
+		for _, s := range servers {
+			rdb := s.Client()
+			defer rdb.Close()
+			if err := rdb.Do(t.Context(), "ACL", "SETUSER", "sale", "on", ">pw", "~sg:*", "+@all", "resetchannels", "&other:*").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := srv.Settings()
+		at.Username, at.Password = "sale", "pw"
+		e := open(t, at)
+		began := time.Now()
+		for what, err := range map[string]error{
+			"check": e.Check(t.Context()),
+			"send":  func() error { _, err := e.SendToRoom(t.Context(), "a", "a", 1); return err }(),
+		} {
+			if !errors.Is(err, emitter.ErrRefused) || !strings.Contains(err.Error(), "NOPERM") || !strings.Contains(err.Error(), "sg:*") {
+				t.Errorf("%s, %s: %v, want ErrRefused that says what is missing", name, what, err)
+			}
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s: that took %s", name, took)
+		}
+		other := open(t, srv.Settings())
+		if at, err := other.Position(t.Context(), "a"); err != nil || at.Sequence != 0 {
+			t.Errorf("%s: the room is at %s, %v", name, at, err)
+		}
+	}
+}
+
+// TestElsewhere: an emitter on another Redis, or in another database, than the nodes is told
+// that nobody is there; one of another deployment or another way of publishing may not start.
+func TestElsewhere(t *testing.T) {
+	srv, another := redistest.Start(t), redistest.Start(t)
+	ours := srv.Settings()
+	ours.Deployment = "shop"
+	if _, _, err := open(t, ours).Lease(t.Context(), proto.NewNodeID(), time.Minute, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, ours).Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		at   func(*emitter.Settings)
+		want error
+	}{
+		"another Redis":    {func(s *emitter.Settings) { s.Addrs = another.Settings().Addrs }, emitter.ErrNoNodes},
+		"another database": {func(s *emitter.Settings) { s.DB = 1 }, emitter.ErrNoNodes},
+		"another shop":     {func(s *emitter.Settings) { s.Deployment = "other" }, emitter.ErrDisagrees},
+		"another way":      {func(s *emitter.Settings) { s.PubSub = emitter.Sharded }, emitter.ErrDisagrees},
+		"another mode":     {func(s *emitter.Settings) { s.Mode = emitter.Cluster }, emitter.ErrDisagrees},
+	} {
+		at := ours
+		c.at(&at)
+		e := open(t, at)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := e.Check(ctx)
+		if err == nil {
+			_, err = e.Ping(ctx)
+		}
+		cancel()
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
 func TestAgree(t *testing.T) {
 	srv := redistest.Start(t)
 	first := open(t, srv.Settings())
