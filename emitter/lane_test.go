@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,6 +108,75 @@ func TestQueueIsBounded(t *testing.T) {
 	redistest.Wait(t, func() bool { return e.Stats().Waiting == 0 }, "nothing to wait")
 	if _, err := e.SendToRoom(t.Context(), "r", "n", big); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestAwayForLong: while Redis is away for half a minute, every send ends by its deadline, with
+// an error that says whether to try again; what waits is bounded; and afterwards the events of a
+// room stand in the order of the calls.
+func TestAwayForLong(t *testing.T) {
+	t.Parallel()
+	srv, e := paused(t)
+	began := time.Now()
+	time.AfterFunc(30*time.Second, srv.Resume)
+	var g sync.WaitGroup
+	var full, late atomic.Int64
+	for i := range 300 { // of these, each in a room of its own, each waits for its event
+		g.Go(func() {
+			room := proto.Room(fmt.Sprint("r", i))
+			for n := 1; time.Since(began) < 32*time.Second; n++ {
+				sent := time.Now()
+				_, err := e.SendToRoom(t.Context(), room, "n", n)
+				if took := time.Since(sent); took > 13*time.Second { // ten, and what the machine needs
+					t.Errorf("%s %d ended after %s with %v", room, n, took, err)
+				}
+				switch {
+				case errors.Is(err, emitter.ErrUnavailable):
+					late.Add(1)
+				case err != nil:
+					t.Errorf("%s %d: %v", room, n, err)
+				default:
+					time.Sleep(time.Millisecond) // they have something else to do
+				}
+			}
+		})
+	}
+	big := strings.Repeat("x", 64<<10)
+	for range 500 { // and these are too much
+		g.Go(func() {
+			switch _, err := e.SendToRoom(t.Context(), "big", "n", big); {
+			case errors.Is(err, emitter.ErrQueueFull):
+				full.Add(1)
+			case err != nil && !errors.Is(err, emitter.ErrUnavailable):
+				t.Error(err)
+			}
+		})
+	}
+	redistest.Wait(t, func() bool { return full.Load() > 0 }, "the queue to be full")
+	if n := e.Stats().Waiting; n > emitter.MaxQueued {
+		t.Errorf("%d events wait", n)
+	}
+	g.Wait()
+	if late.Load() < 300 {
+		t.Errorf("%d sends ended without Redis", late.Load())
+	}
+	rdb := srv.Client()
+	defer rdb.Close()
+	for i := range 300 {
+		room := proto.Room(fmt.Sprint("r", i))
+		log, err := rdb.LRange(t.Context(), srv.Settings().Layout().Log(room), 0, -1).Result()
+		if err != nil || len(log) == 0 {
+			t.Fatalf("%s: %d events are kept, %v", room, len(log), err)
+		}
+		last := 0
+		for _, line := range log {
+			m, err := proto.DecodeMessage([]byte(line))
+			n, aerr := strconv.Atoi(string(m.Data))
+			if err != nil || aerr != nil || n <= last {
+				t.Fatalf("%s has %s after %d, %v", room, m.Data, last, err)
+			}
+			last = n
+		}
 	}
 }
 

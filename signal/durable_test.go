@@ -216,6 +216,42 @@ func TestLostMessages(t *testing.T) {
 	}
 }
 
+// TestMayPublishNoMore: an event that Redis keeps and, since the service has lost the right, does
+// not publish comes to the tills all the same; the service is told.
+func TestMayPublishNoMore(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil))
+	at := join(t, c, "orders", "").Position
+	rdb := srv.Client()
+	defer rdb.Close()
+	acl := func(channels string) {
+		t.Helper()
+		if err := rdb.Do(t.Context(), "ACL", "SETUSER", "sale", "reset", "on", ">pw", "~sg:*", "+@all", channels).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acl("&sg:*")
+	as := srv.Settings()
+	as.Username, as.Password = "sale", "pw"
+	e := emitter.New(as)
+	defer e.Close()
+	if _, err := e.SendToRoom(t.Context(), "orders", "n", 1); err != nil {
+		t.Fatal(err)
+	}
+	at = expectNumbers(t, c, at, 1)
+	acl("&other:*")
+	if _, err := e.SendToRoom(t.Context(), "orders", "n", 2); !errors.Is(err, emitter.ErrRefused) || !strings.Contains(err.Error(), "can't publish") {
+		t.Errorf("the service was told %v", err)
+	}
+	began := time.Now()
+	expectNumbers(t, c, at, 1)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it came after %s", took)
+	}
+}
+
 // TestReusedID: the same event twice is one event, another one under its id is refused.
 func TestReusedID(t *testing.T) {
 	for name, redis := range eachRedis(t) {

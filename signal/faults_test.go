@@ -2,6 +2,7 @@ package signal_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,6 +23,8 @@ import (
 type fault struct {
 	name   string
 	on     string                         // the one kind of Redis that it breaks, or "" for each
+	far    bool                           // the second node reaches Redis through a proxy, the scene's far
+	ways   emitter.PubSub                 // how events are published; "" is as it is by default
 	breaks func(*scene)                   // and mends
 	wants  func(*scene, []checker.Record) // may be nil
 }
@@ -139,7 +142,7 @@ var faults = []fault{
 		}
 	}},
 	{name: "5 a master is killed", on: "cluster", breaks: func(s *scene) {
-		c := s.redis.(*redistest.Cluster)
+		c := s.cluster()
 		for range 2 { // the second one was a replica
 			master, began := c.Master(s.rooms[0]), s.history.Now()
 			pass(300 * time.Millisecond) // what the replica does not have is younger than that
@@ -151,14 +154,14 @@ var faults = []fault{
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "5 a replica takes its master's place", on: "cluster", breaks: func(s *scene) {
-		c := s.redis.(*redistest.Cluster)
+		c := s.cluster()
 		for _, room := range s.rooms[:4] {
 			c.Failover(c.Master(room))
 			pass(100 * time.Millisecond)
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "6 slots move", on: "cluster", breaks: func(s *scene) {
-		c := s.redis.(*redistest.Cluster)
+		c := s.cluster()
 		for i := range 3 * len(s.rooms) {
 			room, other := s.rooms[i%len(s.rooms)], s.rooms[(i+i/len(s.rooms)+1)%len(s.rooms)]
 			if from, to := c.Master(room), c.Master(other); from != to {
@@ -168,7 +171,7 @@ var faults = []fault{
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "8 a master stands still", on: "cluster", breaks: func(s *scene) {
-		c := s.redis.(*redistest.Cluster)
+		c := s.cluster()
 		for _, d := range []time.Duration{500 * time.Millisecond, 5 * time.Second} { // its replica takes its place
 			master, began := c.Master(s.rooms[0]), s.history.Now()
 			pass(300 * time.Millisecond)
@@ -177,6 +180,64 @@ var faults = []fault{
 			master.Resume()
 			c.Settled()
 			s.lost(began, "") // what it took before it knew that it is not the master any more
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "7 messages between a cluster's servers are lost", on: "cluster", ways: emitter.Classic, breaks: func(s *scene) {
+		c := s.cluster()
+		began := s.history.Now()
+		i := slices.IndexFunc(c.Servers, func(srv *redistest.Server) bool {
+			return srv.Subscribed(s.redis.Settings().Layout().Channel(s.rooms[0])) > 0
+		})
+		c.Servers[i].Pause() // to which a node listens
+		pass(5 * time.Second)
+		c.Servers[i].Resume()
+		c.Settled()
+		s.lost(began, "") // if it was a master
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "11 a node is cut off from Redis", on: "single", far: true, breaks: func(s *scene) {
+		for range 2 {
+			mends := s.toxic(`{"name":"hole","type":"timeout","stream":"downstream","attributes":{"timeout":0}}`,
+				`{"name":"hole too","type":"timeout","stream":"upstream","attributes":{"timeout":0}}`)
+			cut := time.Now()
+			redistest.Wait(s.t, func() bool { return s.second.metric(s.t, "signal_bus_up") == "0" }, "the node to notice")
+			if took := time.Since(cut); took > 6*time.Second {
+				s.t.Errorf("noticed after %s", took)
+			}
+			redistest.Wait(s.t, func() bool { return s.second.Ready() != nil }, "the node not to be ready")
+			mends()
+			mended := time.Now()
+			redistest.Wait(s.t, func() bool { return s.second.metric(s.t, "signal_bus_up") == "1" }, "the node to be well again")
+			if took := time.Since(mended); took > 3*time.Second {
+				s.t.Errorf("well again after %s", took)
+			}
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "13 the way to Redis is slow", on: "single", far: true, breaks: func(s *scene) {
+		before := s.second.metric(s.t, "signal_bus_interruptions_total")
+		mends := s.toxic(`{"name":"late","type":"latency","stream":"downstream","attributes":{"latency":200,"jitter":100}}`,
+			`{"name":"narrow","type":"bandwidth","stream":"downstream","attributes":{"rate":200}}`)
+		pass(8 * time.Second)
+		mends()
+		if after := s.second.metric(s.t, "signal_bus_interruptions_total"); after != before {
+			s.t.Errorf("%s interruptions, %s before", after, before)
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "14 connections to Redis are reset", on: "single", far: true, breaks: func(s *scene) {
+		began := time.Now()
+		for time.Since(began) < 8*time.Second {
+			mends := s.toxic(`{"name":"reset","type":"reset_peer","stream":"downstream","attributes":{"timeout":0}}`)
+			pass(100 * time.Millisecond)
+			mends()
+			pass(500*time.Millisecond + rand.N(2500*time.Millisecond))
+		}
+	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	{name: "26 a service is killed while it sends", breaks: func(s *scene) {
+		e := emitter.New(s.redis.Settings())
+		defer e.Close()
+		for range 10 {
+			o := sending{proto.EventID(fmt.Sprint("killed", s.ids.Add(1))), s.rooms[rand.IntN(len(s.rooms)-s.quiet)]}
+			s.sendsAndDies(o, rand.N(100*time.Millisecond))
+			s.send(e, o) // its outbox does it again
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "25 a till is away for longer than the history", breaks: func(s *scene) {
@@ -257,6 +318,62 @@ var faults = []fault{
 			pass(300 * time.Millisecond)
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+}
+
+// cluster is the Redis of a scene on one.
+func (s *scene) cluster() *redistest.Cluster {
+	if w, ok := s.redis.(way); ok {
+		return w.server.(*redistest.Cluster)
+	}
+	return s.redis.(*redistest.Cluster)
+}
+
+// A way is a Redis on which everybody publishes in one way.
+type way struct {
+	server
+	ways emitter.PubSub
+}
+
+func (w way) Settings() emitter.Settings {
+	at := w.server.Settings()
+	at.PubSub = w.ways
+	return at
+}
+
+// toxic lets the proxy before the second node do something, until it is mended.
+func (s *scene) toxic(what ...string) (mends func()) {
+	var names []string
+	for _, w := range what {
+		toxic, err := s.far.Toxics.AddToxicJson(strings.NewReader(w))
+		if err != nil {
+			s.t.Error(err)
+			continue
+		}
+		names = append(names, toxic.Name)
+	}
+	return func() {
+		for _, n := range names {
+			if err := s.far.Toxics.RemoveToxic(context.Background(), n); err != nil {
+				s.t.Error(err)
+			}
+		}
+	}
+}
+
+// sendsAndDies lets a process send an event, and kills it after a while.
+func (s *scene) sendsAndDies(o sending, after time.Duration) {
+	data := o.data()
+	encoded, _ := json.Marshal(data)
+	s.history.Add(checker.Record{Kind: checker.Sending, ID: o.id, Room: o.room, Print: proto.Fingerprint(proto.Event{Event: "n", EventID: o.id, Data: encoded})})
+	at := s.redis.Settings()
+	env := []string{emitter.EnvPrefix + "ADDRS=" + strings.Join(at.Addrs, ","), emitter.EnvPrefix + "MODE=" + string(at.Mode)}
+	c := command(s.t, env, "send", "--room", string(o.room), "--event-id", string(o.id), "n", string(encoded))
+	if err := c.Start(); err != nil {
+		s.t.Error(err)
+		return
+	}
+	time.AfterFunc(after, func() { _ = c.Process.Kill() })
+	_ = c.Wait()
 }
 
 // toldOnce wants each till to be told once of each room that has lost something.
@@ -343,7 +460,18 @@ func TestFaults(t *testing.T) {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
-					s := newScene(t, redis, 8, run(t, settings(redis.Settings())).addr(), run(t, settings(redis.Settings())).addr())
+					if f.ways != "" {
+						redis = way{redis, f.ways}
+					}
+					at := redis.Settings()
+					first := run(t, settings(at))
+					var far *toxiproxy.Proxy
+					if f.far {
+						far, at = proxy(t, at)
+					}
+					second := run(t, settings(at))
+					s := newScene(t, redis, 8, first.addr(), second.addr())
+					s.second, s.far = second, far
 					s.quiet = 2
 					s.visit(12)
 					s.sends(4, redis.Settings(), 50)

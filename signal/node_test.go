@@ -85,6 +85,14 @@ func run(t testing.TB, cfg signal.Config) *node {
 
 func (n *node) addr() string { return n.Addr().String() }
 
+// metric is what a metric without labels says.
+func (n *node) metric(t testing.TB, name string) string {
+	_, metrics := get(t, n.AdminAddr().String(), "/metrics")
+	_, after, _ := strings.Cut(metrics, "\n"+name+" ")
+	value, _, _ := strings.Cut(after, "\n")
+	return value
+}
+
 func token(t testing.TB, user string, rooms, publish proto.Grants) string {
 	t.Helper()
 	s, err := signal.AuthOptions(settings(emitter.Settings{})).Issue(proto.UserID(user), time.Minute, rooms, publish)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/signal-team/signal/emitter"
@@ -36,6 +37,8 @@ type scene struct {
 	quiet   int // so many of the last rooms hear nothing of the services
 	tills   []*visitor
 	token   string
+	second  *node            // of those in this process
+	far     *toxiproxy.Proxy // between it and Redis, or nil
 
 	mu    sync.Mutex
 	nodes []string // guarded by mu: addresses
@@ -276,10 +279,11 @@ type sending struct {
 	room proto.Room
 }
 
+// data is different for each, and of any length.
+func (o sending) data() string { return string(o.id) + strings.Repeat("x", int(o.id[len(o.id)-1])*10) }
+
 // send tries until Redis has taken the event.
-func (s *scene) send(e *emitter.Emitter, o sending) {
-	s.sendData(e, o, string(o.id)+strings.Repeat("x", int(o.id[len(o.id)-1])*10))
-}
+func (s *scene) send(e *emitter.Emitter, o sending) { s.sendData(e, o, o.data()) }
 
 func (s *scene) sendData(e *emitter.Emitter, o sending, data string) {
 	encoded, _ := json.Marshal(data)

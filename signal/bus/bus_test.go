@@ -83,7 +83,7 @@ func (r *receiver) count(line string) (n int) {
 	return n
 }
 
-func (r *receiver) await(t *testing.T, line string) {
+func (r *receiver) await(t testing.TB, line string) {
 	t.Helper()
 	if !redistest.Eventually(func() bool { return r.count(line) > 0 }) {
 		t.Fatalf("waited in vain for %q, have %q", line, r.lines)
@@ -103,7 +103,7 @@ func newBus(id proto.NodeID, at emitter.Settings, e *emitter.Emitter, reg promet
 	return bus.New(bus.Options{Node: id, Version: "test", Redis: at, Ignis: true, Emitter: e, Log: zap.NewNop(), Registerer: reg})
 }
 
-func start(t *testing.T, at emitter.Settings) *node {
+func start(t testing.TB, at emitter.Settings) *node {
 	t.Helper()
 	n := &node{id: proto.NewNodeID(), emitter: emitter.New(at), receiver: &receiver{}, reg: prometheus.NewRegistry()}
 	n.Bus = newBus(n.id, at, n.emitter, n.reg)

@@ -20,7 +20,7 @@ import (
 )
 
 // proxy stands between a bus and its Redis: what Redis says goes through pass.
-func proxy(t *testing.T, srv *redistest.Server, pass func(to io.Writer, b []byte)) emitter.Settings {
+func proxy(t testing.TB, srv *redistest.Server, pass func(to io.Writer, b []byte)) emitter.Settings {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,8 +17,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/session"
 	"github.com/signal-team/signal/signal/transport"
 	"github.com/signal-team/signal/signal/transport/wstest"
 )
@@ -76,6 +81,43 @@ func (s *server) login(t *testing.T) *raw {
 			c.id = hello.Data.ID
 		}
 	}
+}
+
+// broken is a Verifier with a fault of ours.
+type broken struct{ session.Verifier }
+
+func (b broken) Verify(token string) (auth.Identity, error) {
+	if token == "broken" {
+		panic("a till's secret")
+	}
+	return b.Verifier.Verify(token)
+}
+
+// TestPanic: a frame that finds a fault of ours ends its own connection with 1011, and no other
+// one; it is counted, and logged without what the client said.
+func TestPanic(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		core, logged := observer.New(zap.InfoLevel)
+		s := serve(func(o *transport.Options) {
+			o.Session.Verifier = broken{o.Session.Verifier}
+			o.Log = zap.New(core)
+		})
+		other := s.login(t)
+		c := s.open(t)
+		_, _ = c.Write(frame(0x81, strings.Replace(authenticate, "u1", "broken", 1)))
+		c.closes(t, proto.CloseInternal)
+		if n := s.metric(t, "signal_panics_total"); n != 1 {
+			t.Errorf("%v were counted", n)
+		}
+		said := logged.FilterLevelExact(zap.ErrorLevel).All()
+		if len(said) != 1 || strings.Contains(fmt.Sprint(said[0].ContextMap()), "secret") {
+			t.Errorf("logged %v", said)
+		}
+		_, _ = other.Write(frame(0x89, "still there"))
+		if first, payload := other.next(t); first != 0x8a || string(payload) != "still there" {
+			t.Errorf("another client got %x %q", first, payload)
+		}
+	})
 }
 
 // TestPartialWrites: a client that stops reading until it is behind, and then reads on,

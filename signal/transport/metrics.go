@@ -9,9 +9,9 @@ import (
 )
 
 type metrics struct {
-	opened, frames    prometheus.Counter
-	origin, handshake prometheus.Counter
-	closed            *prometheus.CounterVec
+	opened, frames, panics prometheus.Counter
+	origin, handshake      prometheus.Counter
+	closed                 *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, w *WebSocket) *metrics {
@@ -21,13 +21,14 @@ func newMetrics(reg prometheus.Registerer, w *WebSocket) *metrics {
 	m := &metrics{
 		opened: prometheus.NewCounter(prometheus.CounterOpts{Name: "signal_connections_opened_total", Help: "Connections since the start."}),
 		frames: prometheus.NewCounter(prometheus.CounterOpts{Name: "signal_frames_received_total", Help: "Frames from clients."}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "signal_panics_total", Help: "Frames that broke the program, and so their connection. Each is a fault of Signal: please report it."}),
 		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signal_connections_closed_total",
 			Help: "Connections that ended, by close code: one of the table in proto, or other when the client chose it.",
 		}, []string{"code"}),
 		origin: refused.WithLabelValues("origin"), handshake: refused.WithLabelValues("handshake"),
 	}
-	reg.MustRegister(m.opened, m.frames, m.closed, refused,
+	reg.MustRegister(m.opened, m.frames, m.panics, m.closed, refused,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_connections", Help: "Connections, authenticated or not."},
 			func() float64 { return float64(w.size()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_connections_attached", Help: "Waiting connections that keep the WebSocket library, because they spoke lately."},

@@ -3,13 +3,16 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 	"unicode/utf8"
 
+	"go.uber.org/zap"
 	"nhooyr.io/websocket"
 
 	"github.com/signal-team/signal/proto"
@@ -74,8 +77,20 @@ func (c *conn) serve() (over bool) {
 	return true
 }
 
-// receive hands a message to the session.
+// receive hands a message to the session. A fault of ours in there ends this connection, and no
+// other one (TestPanic).
 func (c *conn) receive(b []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.owner.metrics.panics.Inc()
+			what := fmt.Sprintf("%T", p) // its text may be the client's
+			if err, ok := p.(runtime.Error); ok {
+				what = err.Error()
+			}
+			c.owner.o.Log.Error("a frame broke its connection", zap.String("panic", what), zap.Stack("stack"))
+			c.End(proto.CloseInternal)
+		}
+	}()
 	c.owner.metrics.frames.Inc()
 	if !utf8.Valid(b) { // which the library leaves to us (RFC 6455, section 8.1)
 		c.End(proto.CloseBadUTF8)
