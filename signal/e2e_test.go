@@ -457,6 +457,50 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestEnds: a node ends with code 0 within its time whatever else happens: before it has ever
+// reached Redis, without a Redis, told twice, and with clients who do not answer.
+func TestEnds(t *testing.T) {
+	path, err := binary(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		early bool // before it reaches Redis
+		first func(*testing.T, *redistest.Server, *process)
+	}{
+		"at its start, without Redis": {early: true},
+		"with a client":               {},
+		"told twice": {first: func(_ *testing.T, _ *redistest.Server, p *process) {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		}},
+		"Redis is killed":    {first: func(_ *testing.T, srv *redistest.Server, _ *process) { srv.Kill() }},
+		"Redis stands still": {first: func(t *testing.T, srv *redistest.Server, _ *process) { srv.Pause(); t.Cleanup(srv.Resume) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t)
+			var p *process
+			if c.early {
+				srv.Kill()
+				p = launch(t, path, srv.Addr)
+			} else {
+				p = startNode(t, path, srv)
+				wstest.Login(t, p.addr, token(t, "u1", proto.Grants{"*"}, nil), "orders")
+			}
+			if c.first != nil {
+				c.first(t, srv, p)
+			}
+			began := time.Now()
+			p.end(t, syscall.SIGTERM)
+			if took := time.Since(began); took > 45*time.Second {
+				t.Errorf("it ended after %s", took)
+			} else {
+				t.Logf("ended after %s", took.Round(time.Millisecond))
+			}
+		})
+	}
+}
+
 // TestNodesAreKnown: everyone knows which nodes live: one that ends is not among them, one
 // that is killed not for long.
 func TestNodesAreKnown(t *testing.T) {

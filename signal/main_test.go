@@ -211,10 +211,18 @@ func startProcess(t *testing.T, srv *redistest.Server, env ...string) *process {
 
 func startNode(t testing.TB, path string, srv *redistest.Server, env ...string) *process {
 	t.Helper()
+	p := launch(t, path, srv.Addr, env...)
+	redistest.Wait(t, func() bool { status, _ := get(t, p.admin, "/readyz"); return status == 200 }, "the node to be ready")
+	return p
+}
+
+// launch runs signal serve and returns when it listens.
+func launch(t testing.TB, path, redisAt string, env ...string) *process {
+	t.Helper()
 	p := &process{ended: make(chan error, 1)}
 	p.cmd = prepare(path, append([]string{
 		"APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret,
-		"APP_ENV_SIGNAL_API_KEY=" + secret, emitter.EnvPrefix + "ADDRS=" + srv.Addr,
+		"APP_ENV_SIGNAL_API_KEY=" + secret, emitter.EnvPrefix + "ADDRS=" + redisAt,
 	}, env...), []string{"serve"})
 	logs, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -246,7 +254,6 @@ func startNode(t testing.TB, path string, srv *redistest.Server, env ...string) 
 	case err := <-p.ended:
 		t.Fatalf("the node ended: %v", err)
 	}
-	redistest.Wait(t, func() bool { status, _ := get(t, p.admin, "/readyz"); return status == 200 }, "the node to be ready")
 	return p
 }
 
