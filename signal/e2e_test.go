@@ -39,8 +39,9 @@ func until(t *testing.T, c *wstest.Client, event string) (frames []wstest.Frame)
 
 // TestSaleToTill is the main job: three nodes, one Redis, services in processes of
 // their own, and tills on every node.
-func TestSaleToTill(t *testing.T) {
-	srv := redistest.Start(t)
+func TestSaleToTill(t *testing.T) { onEach(t, saleToTill) }
+
+func saleToTill(t *testing.T, srv redistest.Redis) {
 	var nodes []*process
 	var tills []*wstest.Client
 	for i := range 3 {
@@ -52,7 +53,7 @@ func TestSaleToTill(t *testing.T) {
 		}
 		tills = append(tills, wstest.Login(t, n.addr, token(t, fmt.Sprint("bob", i), proto.Grants{"*"}, nil), "payments"))
 	}
-	sale := emitterProcess(t, srv)
+	sale := emitterProcess(t, srv.Settings())
 	is := func(what string, got result, receivers int) {
 		t.Helper()
 		if got.Error != "" || got.Receivers != receivers {
@@ -106,7 +107,7 @@ func TestSaleToTill(t *testing.T) {
 		const each = 250
 		var g sync.WaitGroup
 		for range 4 {
-			send := emitterProcess(t, srv)
+			send := emitterProcess(t, srv.Settings())
 			g.Go(func() { is("order", send(order{Kind: proto.KindRoom, Name: "orders", Event: "n", Count: each}), 3) })
 		}
 		g.Wait()
@@ -187,9 +188,9 @@ func TestSaleToTill(t *testing.T) {
 
 // TestRedisIsKilled: the node keeps its sockets, readiness goes off and on, rooms work
 // again, and of what Redis lost each room is told once, before it goes on without a gap.
-func TestRedisIsKilled(t *testing.T) {
-	t.Parallel()
-	srv := redistest.Start(t)
+func TestRedisIsKilled(t *testing.T) { onEach(t, redisIsKilled) }
+
+func redisIsKilled(t *testing.T, srv redistest.Redis) {
 	n := startProcess(t, srv)
 	c := wstest.Login(t, n.addr, token(t, "u1", proto.Grants{"*"}, nil), "orders")
 	e := emitter.New(srv.Settings())
@@ -320,9 +321,9 @@ func TestRedisStandsStill(t *testing.T) {
 
 // TestScale goes from one node to five and back to two under load: a client that keeps
 // its connection gets every event once, in order (S1-16).
-func TestScale(t *testing.T) {
-	t.Parallel()
-	srv := redistest.Start(t)
+func TestScale(t *testing.T) { onEach(t, scale) }
+
+func scale(t *testing.T, srv redistest.Redis) {
 	nodes := []*process{startProcess(t, srv)}
 	tok := token(t, "u1", proto.Grants{"*"}, nil)
 	stay := []*wstest.Client{wstest.Login(t, nodes[0].addr, tok, "orders")}
@@ -482,7 +483,7 @@ func TestEnds(t *testing.T) {
 			var p *process
 			if c.early {
 				srv.Kill()
-				p = launch(t, path, srv.Addr)
+				p = launch(t, path, srv.Settings())
 			} else {
 				p = startNode(t, path, srv)
 				wstest.Login(t, p.addr, token(t, "u1", proto.Grants{"*"}, nil), "orders")
@@ -503,9 +504,9 @@ func TestEnds(t *testing.T) {
 
 // TestNodesAreKnown: everyone knows which nodes live: one that ends is not among them, one
 // that is killed not for long.
-func TestNodesAreKnown(t *testing.T) {
-	t.Parallel()
-	srv := redistest.Start(t)
+func TestNodesAreKnown(t *testing.T) { onEach(t, nodesAreKnown) }
+
+func nodesAreKnown(t *testing.T, srv redistest.Redis) {
 	e := emitter.New(srv.Settings())
 	defer e.Close()
 	live := func(want int) {

@@ -365,9 +365,7 @@ func (s *scene) sendsAndDies(o sending, after time.Duration) {
 	data := o.data()
 	encoded, _ := json.Marshal(data)
 	s.history.Add(checker.Record{Kind: checker.Sending, ID: o.id, Room: o.room, Print: proto.Fingerprint(proto.Event{Event: "n", EventID: o.id, Data: encoded})})
-	at := s.redis.Settings()
-	env := []string{emitter.EnvPrefix + "ADDRS=" + strings.Join(at.Addrs, ","), emitter.EnvPrefix + "MODE=" + string(at.Mode)}
-	c := command(s.t, env, "send", "--room", string(o.room), "--event-id", string(o.id), "n", string(encoded))
+	c := command(s.t, reaching(s.redis.Settings()), "send", "--room", string(o.room), "--event-id", string(o.id), "n", string(encoded))
 	if err := c.Start(); err != nil {
 		s.t.Error(err)
 		return

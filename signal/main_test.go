@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,9 +135,9 @@ func player(t testing.TB, role string, env ...string) (in io.Writer, out *bufio.
 
 // emitterProcess starts an emitter in a process of its own, and returns how to give it
 // orders.
-func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
+func emitterProcess(t *testing.T, at emitter.Settings) func(order) result {
 	t.Helper()
-	in, out := player(t, "emitter", emitter.EnvPrefix+"ADDRS="+srv.Addr)
+	in, out := player(t, "emitter", reaching(at)...)
 	return func(o order) (r result) {
 		o.Count = max(o.Count, 1)
 		if err := json.NewEncoder(in).Encode(o); err != nil {
@@ -148,6 +149,15 @@ func emitterProcess(t *testing.T, srv *redistest.Server) func(order) result {
 		}
 		return r
 	}
+}
+
+// reaching is the variables of a process that uses a Redis.
+func reaching(at emitter.Settings) []string {
+	mode := at.Mode
+	if mode == "" {
+		mode = emitter.Single
+	}
+	return []string{emitter.EnvPrefix + "ADDRS=" + strings.Join(at.Addrs, ","), emitter.EnvPrefix + "MODE=" + string(mode)}
 }
 
 // binary builds the product once for all tests, with the race detector or, for
@@ -198,9 +208,19 @@ type process struct {
 	ended       chan error
 }
 
+// onEach runs a test on every kind of Redis.
+func onEach(t *testing.T, test func(*testing.T, redistest.Redis)) {
+	for name, redis := range redistest.Each(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, redis)
+		})
+	}
+}
+
 // startProcess runs signal serve, with more variables if given, and returns when it is
 // ready.
-func startProcess(t *testing.T, srv *redistest.Server, env ...string) *process {
+func startProcess(t *testing.T, srv redistest.Redis, env ...string) *process {
 	t.Helper()
 	path, err := binary(true)
 	if err != nil {
@@ -209,21 +229,21 @@ func startProcess(t *testing.T, srv *redistest.Server, env ...string) *process {
 	return startNode(t, path, srv, env...)
 }
 
-func startNode(t testing.TB, path string, srv *redistest.Server, env ...string) *process {
+func startNode(t testing.TB, path string, srv redistest.Redis, env ...string) *process {
 	t.Helper()
-	p := launch(t, path, srv.Addr, env...)
+	p := launch(t, path, srv.Settings(), env...)
 	redistest.Wait(t, func() bool { status, _ := get(t, p.admin, "/readyz"); return status == 200 }, "the node to be ready")
 	return p
 }
 
 // launch runs signal serve and returns when it listens.
-func launch(t testing.TB, path, redisAt string, env ...string) *process {
+func launch(t testing.TB, path string, at emitter.Settings, env ...string) *process {
 	t.Helper()
 	p := &process{ended: make(chan error, 1)}
 	p.cmd = prepare(path, append([]string{
 		"APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret,
-		"APP_ENV_SIGNAL_API_KEY=" + secret, emitter.EnvPrefix + "ADDRS=" + redisAt,
-	}, env...), []string{"serve"})
+		"APP_ENV_SIGNAL_API_KEY=" + secret,
+	}, slices.Concat(reaching(at), env)...), []string{"serve"})
 	logs, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -389,8 +389,9 @@ func TestRefresh(t *testing.T) {
 
 // TestRouting is the truth table of sendToClient: here or elsewhere, known or not,
 // with Redis and without (S1-28).
-func TestRouting(t *testing.T) {
-	srv := redistest.Start(t)
+func TestRouting(t *testing.T) { onEach(t, routing) }
+
+func routing(t *testing.T, srv redistest.Redis) {
 	a, b := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
 	tok := token(t, "u1", nil, nil)
 	here, there := wstest.Login(t, a.addr(), tok), wstest.Login(t, b.addr(), tok)
@@ -439,8 +440,9 @@ func TestRouting(t *testing.T) {
 	}
 }
 
-func TestAPI(t *testing.T) {
-	srv := redistest.Start(t)
+func TestAPI(t *testing.T) { onEach(t, aPI) }
+
+func aPI(t *testing.T, srv redistest.Redis) {
 	a, b := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
 	c := wstest.Login(t, b.addr(), token(t, "u1", proto.Grants{"orders"}, nil), "orders")
 	post := func(key, body string) (int, map[string]any) {
@@ -591,9 +593,9 @@ func TestShutdownIsBounded(t *testing.T) {
 
 // TestNewcomersAreToldToo: who connects while Redis is away hears so, and is in its rooms
 // when Redis is back.
-func TestNewcomersAreToldToo(t *testing.T) {
-	t.Parallel()
-	srv := redistest.Start(t)
+func TestNewcomersAreToldToo(t *testing.T) { onEach(t, newcomersAreToldToo) }
+
+func newcomersAreToldToo(t *testing.T, srv redistest.Redis) {
 	n := run(t, settings(srv.Settings()))
 	tok := token(t, "u1", proto.Grants{"orders"}, nil)
 	old := wstest.Login(t, n.addr(), tok, "orders")

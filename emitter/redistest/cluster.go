@@ -327,6 +327,22 @@ func (c *Cluster) Subscribed(channel string) int64 {
 	return n[channel]
 }
 
+// Publishes counts: see Redis.
+func (c *Cluster) Publishes(tb testing.TB) (n func() int) {
+	var counts []func() int
+	for _, s := range c.Servers {
+		if info, _ := c.ask(s, "INFO", "replication"); strings.Contains(info, "role:master") {
+			counts = append(counts, s.Publishes(tb))
+		}
+	}
+	return func() (n int) {
+		for _, count := range counts {
+			n += count()
+		}
+		return n
+	}
+}
+
 // running says whether the server has not been killed.
 func (s *Server) running() bool { return s.cmd.ProcessState == nil }
 

@@ -46,6 +46,9 @@ type Redis interface {
 	Restart(args ...string)
 	// Subscribed says how many connections listen to a channel of ours.
 	Subscribed(channel string) int64
+	// Publishes counts the messages that it is asked to publish from now on, without those by
+	// which nodes listen to themselves: n says how many it was so far.
+	Publishes(tb testing.TB) (n func() int)
 }
 
 // Each starts one of every kind, by its name.
@@ -160,8 +163,7 @@ func (s *Server) Settings() emitter.Settings { return emitter.Settings{Addrs: []
 // Client is a plain client for looking at what is there. The caller closes it.
 func (s *Server) Client() *redis.Client { return redis.NewClient(s.Settings().Options(s.Addr)) }
 
-// Publishes counts the messages that this server is asked to publish from now on, without
-// those by which nodes listen to themselves: n says how many it was so far.
+// Publishes counts: see Redis.
 func (s *Server) Publishes(tb testing.TB) (n func() int) {
 	tb.Helper()
 	c, err := net.Dial("tcp", s.Addr)

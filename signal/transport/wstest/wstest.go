@@ -41,8 +41,9 @@ func (f Frame) Error() (e proto.Error) {
 
 // A Client is one connection.
 type Client struct {
-	ID proto.ClientID // once logged in
-	ws *websocket.Conn
+	ID    proto.ClientID // once logged in
+	ws    *websocket.Conn
+	early []Frame // came before all rooms were joined
 }
 
 // Dial connects to the node on addr, with the headers given.
@@ -96,10 +97,15 @@ func (c *Client) Login(token string, rooms ...proto.Room) error {
 		waits["login"] = true
 		c.Send("join", map[string]any{"rooms": rooms}, "login")
 	}
+	var early []Frame
 	for len(waits) > 0 {
 		f, err := c.Next()
 		if err != nil {
 			return err
+		}
+		if f.Position != (proto.Position{}) { // an event of a room that is joined already
+			early = append(early, f)
+			continue
 		}
 		var j proto.Joined
 		if err := json.Unmarshal(f.Data, &j); err != nil || f.Event != "joined" || len(j.Denied) > 0 {
@@ -109,6 +115,7 @@ func (c *Client) Login(token string, rooms ...proto.Room) error {
 			delete(waits, f.ID)
 		}
 	}
+	c.early = early
 	return nil
 }
 
@@ -132,6 +139,10 @@ func (c *Client) Next() (f Frame, err error) {
 
 // Read is Next for those who set the bound themselves.
 func (c *Client) Read(ctx context.Context) (f Frame, err error) {
+	if len(c.early) > 0 {
+		f, c.early = c.early[0], c.early[1:]
+		return f, nil
+	}
 	_, b, err := c.ws.Read(ctx)
 	if err != nil {
 		return f, err
