@@ -51,9 +51,9 @@ model: ## the protocol of a durable room, in every order in which things can hap
 	@scripts/model
 
 .PHONY: chaos
-chaos: ## break everything TIMES (100) times, in any order, under load
+chaos: ## break everything TIMES (100) times, in any order, under load; ON=cluster, or single
 	@scripts/need redis-server
-	@SIGNAL_CHAOS=$(TIMES) $(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./signal
+	@SIGNAL_CHAOS=$(TIMES) SIGNAL_CHAOS_ON=$(ON) $(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./signal
 
 .PHONY: bench
 bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor

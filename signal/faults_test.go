@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ import (
 type fault struct {
 	name   string
 	on     string                         // the one kind of Redis that it breaks, or "" for each
+	stands bool                           // everybody reaches Redis by an address that can lead to another one, a standby
 	far    bool                           // the second node reaches Redis through a proxy, the scene's far
 	ways   emitter.PubSub                 // how events are published; "" is as it is by default
 	breaks func(*scene)                   // and mends
@@ -139,6 +141,50 @@ var faults = []fault{
 		for i := range 400 {
 			o := sending{proto.EventID(fmt.Sprint("big", i, "-", s.ids.Add(1))), slow.rooms[0]}
 			s.sendData(e, o, big)
+		}
+	}},
+	{name: "4 a replica that lags takes the place of Redis", on: "single", stands: true, breaks: func(s *scene) {
+		at := s.redis.(*standby)
+		master, replica := at.server.(*redistest.Server), redistest.Start(s.t)
+		rdb := replica.Client()
+		defer rdb.Close()
+		link, follow := proxy(s.t, master.Settings())
+		host, port, _ := net.SplitHostPort(follow.Addrs[0])
+		if err := rdb.Do(s.ctx, "REPLICAOF", host, port).Err(); err != nil {
+			s.t.Error(err)
+		}
+		redistest.Wait(s.t, func() bool {
+			info, err := rdb.Info(s.ctx, "replication").Result()
+			return err == nil && strings.Contains(info, "master_link_status:up")
+		}, "the replica to follow")
+		pass(500 * time.Millisecond)
+		began := s.history.Now() - 300*time.Millisecond // what it does not have is younger than that
+		deafen(s.t, link)
+		pass(2 * time.Second)
+		master.Kill()
+		killed := s.history.Now()
+		at.leads(s.t, replica)
+		pass(300 * time.Millisecond) // in which it takes no writes
+		if err := rdb.Do(s.ctx, "REPLICAOF", "NO", "ONE").Err(); err != nil {
+			s.t.Error(err)
+		}
+		at.took = s.history.Now() - killed
+		s.lost(began, "")
+		pass(2 * time.Second)
+	}, wants: func(s *scene, records []checker.Record) {
+		s.stayed()
+		var last, gap time.Duration
+		for _, r := range records {
+			if r.Kind == checker.Sent {
+				if last > 0 {
+					gap = max(gap, r.At-last)
+				}
+				last = r.At
+			}
+		}
+		took := s.redis.(*standby).took
+		if s.t.Logf("failover in %s, no event was taken for %s", took, gap); gap > took+2*time.Second {
+			s.t.Errorf("no event was taken for %s", gap)
 		}
 	}},
 	{name: "5 a master is killed", on: "cluster", breaks: func(s *scene) {
@@ -340,6 +386,24 @@ func (w way) Settings() emitter.Settings {
 	return at
 }
 
+// A standby is a Redis whose address can lead to another one.
+type standby struct {
+	server
+	at    emitter.Settings
+	front *toxiproxy.Proxy
+	took  time.Duration // until the other one was there
+}
+
+func (s *standby) Settings() emitter.Settings { return s.at }
+
+// leads lets the address lead to another server from now on.
+func (s *standby) leads(t *testing.T, to *redistest.Server) {
+	t.Helper()
+	if err := s.front.Update(&toxiproxy.Proxy{Name: s.front.Name, Listen: s.front.Listen, Upstream: to.Addr, Enabled: true}); err != nil {
+		t.Error(err)
+	}
+}
+
 // toxic lets the proxy before the second node do something, until it is mended.
 func (s *scene) toxic(what ...string) (mends func()) {
 	var names []string
@@ -460,6 +524,10 @@ func TestFaults(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					if f.ways != "" {
 						redis = way{redis, f.ways}
+					}
+					if f.stands {
+						front, at := proxy(t, redis.Settings())
+						redis = &standby{server: redis, at: at, front: front}
 					}
 					at := redis.Settings()
 					first := run(t, settings(at))
