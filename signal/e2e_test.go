@@ -437,8 +437,8 @@ func TestCommands(t *testing.T) {
 	if err := rdb.ConfigSet(t.Context(), "client-output-buffer-limit", "pubsub 64mb 32mb 30").Err(); err != nil {
 		t.Fatal(err)
 	}
-	for tok, more := range map[string]int{"": -2, "eyJ": -1, token(t, "u1", proto.Grants{"*"}, nil): -2} { // the node, and the limit
-		if after, said := examine("--token", tok); after != before+more || !strings.Contains(said, "1 nodes live") || tok == "eyJ" && !strings.Contains(said, "would refuse the token") {
+	for tok, more := range map[string]int{"": -1, "eyJ": -1, token(t, "u1", proto.Grants{"*"}, nil): -2} { // the node, and the limit
+		if after, said := examine("--token", tok); after != before+more || !strings.Contains(said, "1 nodes live") || len(tok) < 4 && !strings.Contains(said, "would refuse the token") {
 			t.Errorf("the doctor's exit code is %d after %d, and it says\n%s", after, before, said)
 		}
 	}
@@ -459,7 +459,7 @@ func TestCommands(t *testing.T) {
 }
 
 // TestEnds: a node ends with code 0 within its time whatever else happens: before it has ever
-// reached Redis, without a Redis, told twice, and with clients who do not answer.
+// reached Redis, without a Redis, told twice, and with a client that does not answer.
 func TestEnds(t *testing.T) {
 	path, err := binary(true)
 	if err != nil {

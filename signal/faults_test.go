@@ -304,13 +304,8 @@ var faults = []fault{
 		at := s.redis.Settings()
 		var deaf func()
 		if c, ok := s.redis.(*redistest.Cluster); ok { // whose clients go around a proxy
-			for _, srv := range c.Servers {
-				rdb := srv.Client()
-				defer rdb.Close()
-				if err := rdb.ConfigSet(s.ctx, "cluster-node-timeout", "10000").Err(); err != nil {
-					s.t.Error(err)
-				}
-			}
+			c.Configure("cluster-node-timeout", "10000")
+			defer c.Configure("cluster-node-timeout", redistest.NodeTimeout)
 			deaf = func() {
 				master := c.Master(s.rooms[0])
 				master.Pause()

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -548,6 +550,25 @@ func TestOperators(t *testing.T) {
 	}
 	if status, body := get(t, n.addr(), "/api/send"); status != 405 || !strings.Contains(body, "method") {
 		t.Errorf("GET /api/send: %d %s", status, body)
+	}
+}
+
+// TestAlerts: what the alerts look at is there.
+func TestAlerts(t *testing.T) {
+	rules, err := os.ReadFile("../deploy/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := run(t, settings(redistest.Start(t).Settings()))
+	_, metrics := get(t, n.AdminAddr().String(), "/metrics")
+	names := regexp.MustCompile(`signal_\w+`).FindAllString(string(rules), -1)
+	if len(names) < 10 {
+		t.Errorf("they look at %v", names)
+	}
+	for _, name := range names {
+		if !strings.Contains(metrics, "# TYPE "+name+" ") {
+			t.Errorf("%s is no metric", name)
+		}
 	}
 }
 

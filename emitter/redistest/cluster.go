@@ -32,8 +32,8 @@ type Cluster struct {
 const (
 	masters = 3
 	slots   = 16384
-	// nodeTimeout is when the others take a server of the cluster for dead, in milliseconds.
-	nodeTimeout = "1000"
+	// NodeTimeout is when the others take a server of the cluster for dead, in milliseconds.
+	NodeTimeout = "1000"
 )
 
 // StartCluster starts a cluster; args are added to the command line of each server. It skips
@@ -46,7 +46,7 @@ func StartCluster(tb testing.TB, args ...string) *Cluster {
 	for range 2 * masters {
 		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
 		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), args: slices.Concat([]string{
-			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", nodeTimeout,
+			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", NodeTimeout,
 			"--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
 		}, args)}
 		c.Servers = append(c.Servers, s)
@@ -231,7 +231,17 @@ func (c *Cluster) replica(of *Server) (replica *Server) {
 // restart it. It returns the new master when all agree.
 func (c *Cluster) Failover(of *Server) *Server {
 	replica := c.replica(of)
-	c.do(replica, "CLUSTER", "FAILOVER")
+	var asked time.Time
+	if !Eventually(func() bool {
+		if time.Since(asked) > 6*time.Second { // it gives up after five, if the master is busy
+			asked = time.Now()
+			c.do(replica, "CLUSTER", "FAILOVER")
+		}
+		info, err := c.ask(replica, "INFO", "replication")
+		return err == nil && strings.Contains(info, "role:master")
+	}) {
+		c.fatal(replica.Addr + " does not become a master")
+	}
 	c.promoted(replica)
 	return replica
 }
@@ -314,6 +324,13 @@ func owns(words []string, slot int64) bool {
 		}
 		return err == nil && low <= slot && slot <= high
 	})
+}
+
+// Configure sets a value of the configuration of all servers.
+func (c *Cluster) Configure(name, value string) {
+	for _, s := range c.Servers {
+		c.do(s, "CONFIG", "SET", name, value)
+	}
 }
 
 // Subscribed says how many connections listen to a shard channel.

@@ -204,6 +204,26 @@ func TestStaleConnection(t *testing.T) {
 	redistest.Wait(t, func() bool { return n.Ready() == nil }, "the node to be ready")
 }
 
+// TestUserOfACluster: a node may have a user of its own with no more rights than it needs.
+func TestUserOfACluster(t *testing.T) {
+	c := redistest.StartCluster(t)
+	for _, s := range c.Servers {
+		rdb := s.Client()
+		defer rdb.Close()
+		// All channels: the patterns of the original have the node's id in them.
+		if err := rdb.Do(t.Context(), "ACL", "SETUSER", "node", "on", ">pw", "~sg:*", "allchannels", "-@all",
+			"+@read", "+@write", "+@pubsub", "+@scripting", "+@connection", "+cluster", "+time", "+info").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := c.Settings()
+	at.Username, at.Password = "node", "pw"
+	n, rooms := listening(t, c, at)
+	n.hears(t, rooms, "event")
+	c.Failover(rooms["r0"])
+	n.hears(t, rooms, "after")
+}
+
 // TestEverythingRestarts: a cluster that comes back empty is listened to again.
 func TestEverythingRestarts(t *testing.T) {
 	c := redistest.StartCluster(t)

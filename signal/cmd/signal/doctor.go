@@ -43,7 +43,10 @@ It writes nothing to Redis, and publishes to channels that nobody else hears.`,
 				return err
 			}
 			d := &diagnosis{out: cmd.OutOrStdout(), at: at}
-			d.examine(cmd.Context(), token)
+			if cmd.Flags().Changed("token") {
+				d.token(token)
+			}
+			d.examine(cmd.Context())
 			if d.findings > 0 {
 				return exit(min(d.findings, 100))
 			}
@@ -75,11 +78,8 @@ func (d *diagnosis) finds(do, format string, a ...any) {
 	fmt.Fprintf(d.out, "FINDING  %s\n         -> %s\n", fmt.Sprintf(format, a...), do)
 }
 
-func (d *diagnosis) examine(ctx context.Context, token string) {
+func (d *diagnosis) examine(ctx context.Context) {
 	d.files()
-	if token != "" {
-		d.token(token)
-	}
 	e := emitter.New(d.at)
 	defer e.Close()
 	if err := e.Look(ctx); err != nil {
@@ -87,6 +87,8 @@ func (d *diagnosis) examine(ctx context.Context, token string) {
 		switch {
 		case errors.Is(err, emitter.ErrDisagrees):
 			do = "do as it says, if the others are right"
+		case strings.Contains(err.Error(), "CLUSTERDOWN"):
+			do = "look at CLUSTER NODES: a master is away, or slots have none; cluster-require-full-coverage no lets the others go on"
 		case errors.Is(err, emitter.ErrRefused):
 			do = fmt.Sprintf("look at %sUSERNAME, _PASSWORD and the user's rights on Redis", emitter.EnvPrefix)
 		}
