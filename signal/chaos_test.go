@@ -136,7 +136,7 @@ func TestChaos(t *testing.T) {
 	c.visit(40)
 	c.sends(4, srv.Settings(), 125)
 	began := time.Now()
-	faults := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.on != "" && f.on != kind || f.stands || f.far || f.ways != "" })
+	faults := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.on != "" && f.on != kind || f.alone || f.stands || f.far || f.ways != "" })
 	for round := 0; round < times || time.Since(began) < 3*time.Minute; round++ {
 		for _, i := range rand.Perm(len(faults) + len(nodeFaults)) {
 			name := ""

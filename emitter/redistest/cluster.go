@@ -47,7 +47,7 @@ func StartCluster(tb testing.TB, args ...string) *Cluster {
 		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
 		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), args: slices.Concat([]string{
 			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", NodeTimeout,
-			"--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
+			"--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
 		}, args)}
 		c.Servers = append(c.Servers, s)
 		tb.Cleanup(s.Kill)
