@@ -2,7 +2,6 @@ package signal_test
 
 import (
 	"cmp"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -172,13 +171,57 @@ func TestChaos(t *testing.T) {
 	}
 	h := healed(records)
 	t.Logf("%d events, received %d times; what no node had heard was there after %s (median), %s (p99), %s (most)", int(c.seen["events sent"]),
-		int(c.seen["events event"]), at(h, 50), at(h, 99), at(h, 100))
+		int(c.seen["events event"]), percentile(h, 50), percentile(h, 99), percentile(h, 100))
 }
 
-// at is a percentile of sorted times.
-func at(times []time.Duration, percent int) string {
-	if len(times) == 0 {
-		return "never"
+// TestNodeFaults: tills of a node that is killed are at another one, with all that they missed,
+// within seconds; those of one that stands still are with it when it goes on.
+func TestNodeFaults(t *testing.T) {
+	for name, breaks := range map[string]func(*chaos){
+		"15 nodes are killed": func(c *chaos) {
+			for range 12 {
+				nodeFaults[0].breaks(c)
+				pass(rand.N(500 * time.Millisecond))
+			}
+		},
+		"16 a node stands still for 20 s": func(c *chaos) {
+			p := c.processes[0].cmd.Process
+			_ = p.Signal(syscall.SIGSTOP)
+			pass(20 * time.Second)
+			_ = p.Signal(syscall.SIGCONT)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t)
+			c := &chaos{srv: srv, seen: map[string]float64{}}
+			for range 3 {
+				c.processes = append(c.processes, startProcess(t, srv, longTokens))
+			}
+			c.scene = newScene(t, srv, 20)
+			c.use()
+			c.visit(30)
+			c.sends(4, srv.Settings(), 50)
+			pass(300 * time.Millisecond)
+			breaks(c)
+			pass(300 * time.Millisecond)
+			records := c.end()
+			var away []time.Duration
+			gone := map[string]time.Duration{}
+			for _, r := range records {
+				switch at, is := gone[r.Client]; {
+				case r.Kind == checker.Gone:
+					gone[r.Client] = r.At
+				case r.Kind == checker.Joined && is:
+					away = append(away, r.At-at)
+					delete(gone, r.Client)
+				}
+			}
+			slices.Sort(away)
+			t.Logf("%d times a till was away, for %s (median), %s (p99)", len(away), percentile(away, 50), percentile(away, 99))
+			if percentile(away, 99) > 10*time.Second {
+				t.Error("they were away for too long")
+			}
+		})
 	}
-	return fmt.Sprint(times[(len(times)-1)*percent/100].Round(10 * time.Millisecond))
 }

@@ -263,12 +263,30 @@ var faults = []fault{
 		before := s.second.metric(s.t, "signal_bus_interruptions_total")
 		mends := s.toxic(`{"name":"late","type":"latency","stream":"downstream","attributes":{"latency":200,"jitter":100}}`,
 			`{"name":"narrow","type":"bandwidth","stream":"downstream","attributes":{"rate":200}}`)
+		began := s.history.Now()
 		pass(8 * time.Second)
+		s.marks = []time.Duration{began, s.history.Now()}
 		mends()
 		if after := s.second.metric(s.t, "signal_bus_interruptions_total"); after != before {
 			s.t.Errorf("%s interruptions, %s before", after, before)
 		}
-	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
+	}, wants: func(s *scene, records []checker.Record) {
+		s.stayed()
+		all, of := deliveries(records), map[string][]time.Duration{}
+		for _, r := range records {
+			if d := all[r.ID]; r.Kind == checker.Event && d != nil && s.marks[0] < d.sent && d.sent < s.marks[1] {
+				of[r.Client] = append(of[r.Client], r.At-d.sent)
+			}
+		}
+		var worst time.Duration
+		for _, took := range of {
+			slices.Sort(took)
+			worst = max(worst, percentile(took, 99))
+		}
+		if s.t.Logf("the slowest till has 99 of 100 events within %s", worst); worst > time.Second {
+			s.t.Error("more waits than the way explains")
+		}
+	}},
 	{name: "14 connections to Redis are reset", on: "single", far: true, breaks: func(s *scene) {
 		began := time.Now()
 		for time.Since(began) < 8*time.Second {

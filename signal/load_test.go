@@ -100,41 +100,33 @@ func TestClusterUnderLoad(t *testing.T) {
 	records := s.end()
 	s.stayed()
 
-	sent, took, missed := map[proto.EventID]time.Duration{}, map[proto.EventID]time.Duration{}, map[proto.EventID]bool{}
-	room := map[proto.EventID]proto.Room{}
+	all, received, missed := deliveries(records), 0, map[proto.EventID]bool{}
 	for _, r := range records {
-		switch r.Kind {
-		case checker.Sending:
-			sent[r.ID], room[r.ID] = r.At, r.Room
-		case checker.Sent:
+		if r.Kind == checker.Sent && all[r.ID].took == 0 {
 			missed[r.ID] = true
-		case checker.Event:
-			if _, twice := took[r.ID]; !twice {
-				took[r.ID] = r.At - sent[r.ID]
-			}
 		}
 	}
-	for id := range took {
-		delete(missed, id)
+	for _, d := range all {
+		if d.took > 0 {
+			received++
+		}
 	}
-	t.Logf("%d events received; %d that a master had taken before it was none any more were lost with it, and the tills told, by %d resyncs", len(took), len(missed),
+	t.Logf("%d events received; %d that a master had taken before it was none any more were lost with it, and the tills told, by %d resyncs", received, len(missed),
 		count(records, func(r checker.Record) bool { return r.Kind == checker.Resync }))
 	for i, w := range windows {
 		within := func(from, to time.Duration, ofHit bool) func(part float64) time.Duration {
-			var ds []time.Duration
-			for id, d := range took {
-				if at := sent[id]; from <= at && at < to && hit[i][room[id]] == ofHit {
-					ds = append(ds, d)
+			var took []time.Duration
+			for _, d := range all {
+				if d.took > 0 && from <= d.sent && d.sent < to && hit[i][d.room] == ofHit {
+					took = append(took, d.took)
 				}
 			}
-			slices.Sort(ds)
-			return func(part float64) time.Duration {
-				return ds[int(part*float64(len(ds)-1))].Round(100 * time.Microsecond)
-			}
+			slices.Sort(took)
+			return func(percent float64) time.Duration { return percentile(took, percent) }
 		}
 		before, others, later := within(w.from+time.Second, w.broken, false), within(w.broken, w.mended, false), within(w.mended, w.to, false)
 		t.Logf("%s: its rooms' events were held up for at most %s; the others' p50 %s before and %s then, p99 %s and %s (%.1f times), %s when it came back", broken[i].name,
-			within(w.broken, w.to, true)(1), before(.5), others(.5), before(.99), others(.99), float64(others(.99))/float64(before(.99)), later(.99))
+			within(w.broken, w.to, true)(100), before(50), others(50), before(99), others(99), float64(others(99))/float64(before(99)), later(99))
 	}
 }
 

@@ -84,7 +84,7 @@ var mutants = []mutant{
 		{"signal/hub/behind.go", "o.asked || o.later && o.InLog", "o.asked"},
 	}},
 	{name: "a room stays where its slot was", edits: []edit{
-		{"signal/bus/route.go", "if len(changed)+len(gone) > 0 || doubted {", "if false {"},
+		{"signal/bus/route.go", "if len(made)+len(gone) > 0 || t.doubted {", "if false {"},
 	}, in: "./signal/bus", run: "TestSlotsMove"},
 	{name: "a master that is away holds up the events of all", edits: []edit{
 		{"emitter/lane.go", "if l.emitter.agreed.Load() {", "if false {"},

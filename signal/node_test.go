@@ -115,8 +115,10 @@ func signed(t *testing.T, key string, claims jwt.MapClaims) string {
 
 // TestConversation is a till of the original: connect, authenticate, join, hear,
 // leave, with the original's frames.
-func TestConversation(t *testing.T) {
-	n := run(t, settings(redistest.Start(t).Settings()))
+func TestConversation(t *testing.T) { onEach(t, conversation) }
+
+func conversation(t *testing.T, srv redistest.Redis) {
+	n := run(t, settings(srv.Settings()))
 	c := wstest.Connect(t, n.addr())
 	c.Raw(`{"event":"heartbeat"}`) // allowed before
 	c.Raw(`{"event":"authenticate","data":{"type":"Bearer","token":"` + token(t, "u1", proto.Grants{"orders", "order:*"}, nil) + `","publicKey":"x"}}`)
@@ -185,8 +187,10 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-func TestPublish(t *testing.T) {
-	n := run(t, settings(redistest.Start(t).Settings()))
+func TestPublish(t *testing.T) { onEach(t, publish) }
+
+func publish(t *testing.T, srv redistest.Redis) {
+	n := run(t, settings(srv.Settings()))
 	sender := wstest.Login(t, n.addr(), token(t, "u1", nil, proto.Grants{"chat:*"}))
 	hearer := wstest.Login(t, n.addr(), token(t, "u2", proto.Grants{"chat:*"}, nil), "chat:1")
 	for i := range 20 {

@@ -39,6 +39,7 @@ type scene struct {
 	token   string
 	second  *node            // of those in this process
 	far     *toxiproxy.Proxy // between it and Redis, or nil
+	marks   []time.Duration  // moments between which a fault lasted
 
 	mu    sync.Mutex
 	nodes []string // guarded by mu: addresses
@@ -382,6 +383,36 @@ func (s *scene) stayed() {
 			s.t.Errorf("%s has connected %d times", v.name, v.visits)
 		}
 	}
+}
+
+// A delivery is an event on its way to the first till that had it.
+type delivery struct {
+	room proto.Room
+	sent time.Duration
+	took time.Duration // 0 if no till has had it
+}
+
+// deliveries are those of all events that Redis has taken.
+func deliveries(records []checker.Record) map[proto.EventID]*delivery {
+	all := map[proto.EventID]*delivery{}
+	for _, r := range records {
+		d := all[r.ID]
+		switch {
+		case r.Kind == checker.Sending && d == nil:
+			all[r.ID] = &delivery{room: r.Room, sent: r.At}
+		case r.Kind == checker.Event && d != nil && d.took == 0:
+			d.took = r.At - d.sent
+		}
+	}
+	return all
+}
+
+// percentile is of sorted times; 0 of none.
+func percentile(times []time.Duration, percent float64) time.Duration {
+	if len(times) == 0 {
+		return 0
+	}
+	return times[int(float64(len(times)-1)*percent/100)].Round(100 * time.Microsecond)
 }
 
 // count counts records of a kind.

@@ -19,7 +19,9 @@ import (
 
 // TestSoak lets clients come and go under load for SIGNAL_SOAK (8 s; two minutes in CI),
 // and wants heap, goroutines and file descriptors to end where they began.
-func TestSoak(t *testing.T) {
+func TestSoak(t *testing.T) { onEach(t, soak) }
+
+func soak(t *testing.T, srv redistest.Redis) {
 	long := 8 * time.Second
 	if s := os.Getenv("SIGNAL_SOAK"); s != "" {
 		var err error
@@ -27,13 +29,12 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("SIGNAL_SOAK: %v", err)
 		}
 	}
-	srv := redistest.Start(t)
 	n := startProcess(t, srv)
 	e := emitter.New(srv.Settings())
 	defer e.Close()
-	soak(t, n, e, 3*time.Second) // what is only made once is made now
+	soakFor(t, n, e, 3*time.Second) // what is only made once is made now
 	before := n.measure(t)
-	soak(t, n, e, long)
+	soakFor(t, n, e, long)
 	var after resources
 	if !redistest.Eventually(func() bool { after = n.measure(t); return after.within(before) }) {
 		t.Errorf("at the beginning %+v, at the end %+v", before, after)
@@ -41,8 +42,8 @@ func TestSoak(t *testing.T) {
 	t.Logf("after %v: %+v, before %+v", long, after, before)
 }
 
-// soak plays clients until the time is over and all are gone.
-func soak(t *testing.T, n *process, e *emitter.Emitter, long time.Duration) {
+// soakFor plays clients until the time is over and all are gone.
+func soakFor(t *testing.T, n *process, e *emitter.Emitter, long time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), long)
 	defer cancel()
 	var g sync.WaitGroup
