@@ -93,15 +93,15 @@ func FromEnv(ctx context.Context) (*Emitter, error) {
 }
 
 // Check asks Redis whether this emitter fits to the others there: see Settings.Agree. It also
-// publishes once where nobody listens, since one whose user may not would find that out only
-// when an event has been kept already.
+// publishes once where nobody listens: a user of Redis needs the right to all our channels
+// (&sg:*), and shall hear that it is missing at once.
 func (e *Emitter) Check(ctx context.Context) error {
 	written, err := e.at.agree(ctx, e.rdb, true)
 	if err != nil {
 		return err
 	}
-	if _, err := e.publishOnce(ctx, e.layout.Channel(proto.CanaryRoom(proto.NewNodeID(), 0)), nil); errors.Is(err, ErrRefused) {
-		return fmt.Errorf("publish to channels sg:*: %w", err)
+	if _, err := e.publishOnce(ctx, e.layout.Channel(proto.Control), nil); errors.Is(err, ErrRefused) {
+		return fmt.Errorf("publish to the channels %s:*: %w", e.layout.Prefix, err)
 	}
 	if written {
 		e.agreed.Store(true)

@@ -114,7 +114,7 @@ func page(r Read, answer any) Page {
 // that Redis knows nothing of, nothing of one whose master does not answer, which is the error.
 func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room, is func(proto.Room, proto.Position)) (failed error) {
 	answers := make([]*redis.StringCmd, len(rooms))
-	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, r := range rooms {
 			answers[i] = p.Get(ctx, e.layout.Position(r))
 		}
@@ -122,6 +122,9 @@ func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room, is func(pro
 	})
 	for i, a := range answers {
 		s, err := a.Result()
+		if err == nil && s == "" { // not asked: see answer
+			err = perr
+		}
 		if err != nil && !errors.Is(err, redis.Nil) {
 			failed = err
 			continue

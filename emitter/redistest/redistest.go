@@ -187,7 +187,7 @@ func (s *Server) Publishes(tb testing.TB) (n func() int) {
 		_ = c.SetReadDeadline(time.Now().Add(Patience))
 		for lines.Scan() {
 			switch m := publish.FindStringSubmatch(lines.Text()); {
-			case m == nil || strings.Contains(m[1], "{$canary:"):
+			case m == nil || strings.Contains(m[1], "{$canary:") || strings.Contains(m[1], "{$ctl}"):
 			case m[1] == mark:
 				return published
 			default:

@@ -12,6 +12,8 @@ const (
 	degradedAfter = 3 * time.Second
 	// unreadyAfter is when new clients shall go to another node.
 	unreadyAfter = 10 * time.Second
+	// leaveAfter is when another server is tried, of those that are as good.
+	leaveAfter = 2 * time.Second
 	// remindAfter is how often the log says that Redis is still away.
 	remindAfter = 30 * time.Second
 )
@@ -90,11 +92,11 @@ func (h *health) lost(l *link, now time.Time, err error) (interrupted, say, tell
 // isUp is called with mu held.
 func (h *health) isUp() bool { return h.ever && len(h.down) == 0 }
 
-// failing says whether a link's last try went wrong.
-func (h *health) failing(l *link) bool {
+// failing says whether a link fails for so long that another server may be better.
+func (h *health) failing(l *link, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.down[l] != nil
+	return h.down[l] != nil && now.Sub(h.since) > leaveAfter && now.Sub(l.made) > leaveAfter
 }
 
 // wasUp says whether it has ever been up.

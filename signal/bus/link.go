@@ -27,6 +27,7 @@ type link struct {
 	bus  *Bus
 	addr string
 	kind kind
+	made time.Time
 
 	subs   subscriptions
 	reads  reads
@@ -39,7 +40,7 @@ type link struct {
 }
 
 func (b *Bus) newLink(addr string, k kind) *link {
-	l := &link{bus: b, addr: addr, kind: k, ended: make(chan struct{})}
+	l := &link{bus: b, addr: addr, kind: k, made: time.Now(), ended: make(chan struct{})}
 	l.subs.init()
 	l.reads.wake = make(chan struct{}, 1)
 	l.checks.wake = make(chan struct{}, 1)

@@ -306,7 +306,7 @@ func (b *Bus) anyOf(masters []string, k kind) string {
 	i := slices.IndexFunc(b.routes.links, func(l *link) bool { return l.kind == k })
 	if i >= 0 {
 		now := b.routes.links[i]
-		if slices.Contains(masters, now.addr) && (len(masters) == 1 || !b.health.failing(now)) {
+		if slices.Contains(masters, now.addr) && (len(masters) == 1 || !b.health.failing(now, time.Now())) {
 			return now.addr
 		}
 		masters = slices.DeleteFunc(slices.Clone(masters), func(addr string) bool { return addr == now.addr })
