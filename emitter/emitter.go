@@ -312,8 +312,7 @@ func (e *Emitter) channel(to proto.Target) string {
 	return e.layout.Channel(to.Room())
 }
 
-// publish publishes once, if this emitter fits to the others. A server that has given the
-// channel's slot away has not published: then it is tried where the slot is now.
+// publish is publishOnce if this emitter fits to the others.
 func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, error) {
 	if err := e.agree(ctx); err != nil {
 		return 0, err
@@ -321,6 +320,8 @@ func (e *Emitter) publish(ctx context.Context, channel string, b []byte) (int, e
 	return e.publishOnce(ctx, channel, b)
 }
 
+// publishOnce publishes once. A server that has given the channel's slot away has not published:
+// then it is tried where the slot is now.
 func (e *Emitter) publishOnce(ctx context.Context, channel string, b []byte) (int, error) {
 	for try := 0; ; try++ {
 		rdb, err := e.master(ctx, channel)

@@ -71,13 +71,14 @@ var laneSeed = maphash.MakeSeed()
 // durable publishes an event of a room. While Redis is away it is tried again under the same
 // id, which Redis takes once.
 func (e *Emitter) durable(ctx context.Context, room proto.Room, id proto.EventID, print string, body []byte) (Receipt, error) {
-	s := &sending{room: room, print: print, body: body, receipt: Receipt{EventID: id}, done: make(chan struct{})}
+	none := Receipt{EventID: id}
+	s := &sending{room: room, print: print, body: body, receipt: none, done: make(chan struct{})}
 	l := &e.lanes[maphash.String(laneSeed, string(room))%lanes]
 	if err := ctx.Err(); err != nil {
-		return s.receipt, l.gaveUp(s, err)
+		return none, l.gaveUp(s, err)
 	}
 	if err := l.add(s); err != nil {
-		return Receipt{EventID: id}, err
+		return none, err
 	}
 	t := timers.Get().(*time.Timer)
 	t.Reset(patience)
@@ -87,9 +88,9 @@ func (e *Emitter) durable(ctx context.Context, room proto.Room, id proto.EventID
 	case <-s.done:
 		return s.receipt, s.err
 	case <-ctx.Done():
-		return Receipt{EventID: id}, l.gaveUp(s, ctx.Err())
+		return none, l.gaveUp(s, ctx.Err())
 	case <-t.C:
-		return Receipt{EventID: id}, l.gaveUp(s, context.DeadlineExceeded)
+		return none, l.gaveUp(s, context.DeadlineExceeded)
 	}
 }
 
@@ -196,7 +197,7 @@ func (l *lane) next(master *redis.Client) (calls [][]*sending) {
 
 // call takes a room's events for one call. It is called with mu held.
 func (l *lane) call(room proto.Room) []*sending {
-	all := slices.DeleteFunc(l.waiting[room], l.abandoned)
+	all := l.waiting[room]
 	n, bytes := 0, 0
 	for n < len(all) && n < callEvents && (n == 0 || bytes+len(all[n].body) <= callBytes) {
 		bytes += len(all[n].body)
@@ -220,7 +221,7 @@ func (l *lane) called(room proto.Room) {
 	l.queue(room)
 }
 
-// abandoned ends an event for which its sender waits no longer.
+// abandoned ends an event, under way until now, for which its sender waits no longer.
 func (l *lane) abandoned(s *sending) bool {
 	if !s.left.Load() {
 		return false

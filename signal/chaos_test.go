@@ -48,18 +48,21 @@ func (c *chaos) count(p *process) {
 	}
 }
 
+// kill kills a node, and starts another one.
+func (c *chaos) kill() {
+	i := rand.IntN(len(c.processes))
+	c.count(c.processes[i])
+	c.processes[i].end(c.t, syscall.SIGKILL)
+	c.processes[i] = startProcess(c.t, c.srv, longTokens)
+	c.use()
+}
+
 // nodeFaults are those that a scene with nodes in this process cannot have.
 var nodeFaults = []struct {
 	name   string
 	breaks func(*chaos)
 }{
-	{"15 a node is killed", func(c *chaos) {
-		i := rand.IntN(len(c.processes))
-		c.count(c.processes[i])
-		c.processes[i].end(c.t, syscall.SIGKILL)
-		c.processes[i] = startProcess(c.t, c.srv, longTokens)
-		c.use()
-	}},
+	{"15 a node is killed", (*chaos).kill},
 	{"16 a node stands still", func(c *chaos) {
 		p := c.processes[rand.IntN(len(c.processes))].cmd.Process
 		_ = p.Signal(syscall.SIGSTOP)
@@ -124,7 +127,12 @@ func TestChaos(t *testing.T) {
 		t.Skip("SIGNAL_CHAOS says how often each fault is to happen: make chaos")
 	}
 	kind := cmp.Or(os.Getenv("SIGNAL_CHAOS_ON"), "single")
-	srv := redistest.Each(t)[kind]
+	var srv redistest.Redis
+	if kind == "cluster" {
+		srv = redistest.StartCluster(t)
+	} else {
+		srv = redistest.Start(t)
+	}
 	c := &chaos{srv: srv, seen: map[string]float64{}}
 	for range 3 {
 		c.processes = append(c.processes, startProcess(t, srv, longTokens))
@@ -180,7 +188,7 @@ func TestNodeFaults(t *testing.T) {
 	for name, breaks := range map[string]func(*chaos){
 		"15 nodes are killed": func(c *chaos) {
 			for range 12 {
-				nodeFaults[0].breaks(c)
+				c.kill()
 				pass(rand.N(500 * time.Millisecond))
 			}
 		},

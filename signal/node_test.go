@@ -446,9 +446,9 @@ func routing(t *testing.T, srv redistest.Redis) {
 	}
 }
 
-func TestAPI(t *testing.T) { onEach(t, aPI) }
+func TestAPI(t *testing.T) { onEach(t, sendByHTTP) }
 
-func aPI(t *testing.T, srv redistest.Redis) {
+func sendByHTTP(t *testing.T, srv redistest.Redis) {
 	a, b := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
 	c := wstest.Login(t, b.addr(), token(t, "u1", proto.Grants{"orders"}, nil), "orders")
 	post := func(key, body string) (int, map[string]any) {
