@@ -2,7 +2,6 @@ package emitter
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -41,10 +40,11 @@ func (s Settings) open(connected func(context.Context, *redis.Conn) error) redis
 
 // Options are those of a client for one server of this Redis, for a node that adds to them.
 func (s Settings) Options(addr string) *redis.Options {
-	o := &redis.Options{
+	return &redis.Options{
 		Addr:                     addr,
 		Username:                 s.Username,
 		Password:                 string(s.Password),
+		TLSConfig:                s.TLS, // the name in the certificate is the address' host
 		DB:                       s.DB,
 		Protocol:                 2,
 		MaxRetries:               -1,
@@ -56,10 +56,6 @@ func (s Settings) Options(addr string) *redis.Options {
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
-	if s.TLS {
-		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12} // the name is the address' host
-	}
-	return o
 }
 
 // master is the server that has the key: the only one, or a master of the cluster. It waits

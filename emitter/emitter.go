@@ -21,7 +21,7 @@ var (
 	// same EventID within two minutes is never a second copy; a live one may be.
 	ErrUnavailable = errors.New("emitter: Redis is unavailable")
 	// ErrRefused means that Redis answered and said no: a wrong password, a missing
-	// right. Trying again changes nothing until somebody changes the settings.
+	// right, a certificate that one side does not trust. Trying again changes nothing until somebody changes the settings.
 	ErrRefused = errors.New("emitter: Redis refused")
 	// ErrInvalid means that the event cannot be sent as it is: a name breaks the
 	// grammar, or the data is not JSON. The text says what.
@@ -364,10 +364,10 @@ func Classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	said, answered := errors.AsType[redis.Error](err)
-	if !answered || passing(said.Error()) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	if answered && !passing(said.Error()) || distrusted(err) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	return fmt.Errorf("%w: %w", ErrRefused, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // passing says whether an answer of Redis is about its state, not about the request.

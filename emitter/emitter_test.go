@@ -378,7 +378,7 @@ func TestSettingsFromEnv(t *testing.T) {
 		t.Setenv(emitter.EnvPrefix+name, v)
 	}
 	s, err := emitter.SettingsFromEnv()
-	if err != nil || s.Addr() != "redis.local:6380" || s.DB != 3 || !s.TLS || s.Layout().Prefix != "x" || s.Ways() != emitter.Sharded {
+	if err != nil || s.Addr() != "redis.local:6380" || s.DB != 3 || s.TLS == nil || s.Layout().Prefix != "x" || s.Ways() != emitter.Sharded {
 		t.Errorf("settings %+v, %v", s, err)
 	}
 	for _, v := range []struct{ name, value, says string }{

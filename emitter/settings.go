@@ -1,6 +1,7 @@
 package emitter
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -54,9 +55,9 @@ type Settings struct {
 	Username string   // of a Redis ACL user; empty for the default one
 	Password Secret
 	DB       int
-	TLS      bool
-	Prefix   string // of all names on Redis; "sg" when empty
-	PubSub   PubSub // "auto" when empty
+	TLS      *tls.Config // nil for none; an empty one trusts whom the system trusts
+	Prefix   string      // of all names on Redis; "sg" when empty
+	PubSub   PubSub      // "auto" when empty
 	// Deployment names what this Redis is for, such as "production": whoever names another one
 	// is refused. Who names none is not asked.
 	Deployment string
@@ -69,7 +70,7 @@ const EnvPrefix = "APP_ENV_WEBSOCKET_REDIS_"
 
 // EnvNames are the variables that SettingsFromEnv reads, without EnvPrefix.
 func EnvNames() []string {
-	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "PREFIX", "PUBSUB", "HISTORY", "DEPLOYMENT"}
+	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "TLS_CA", "TLS_CERT", "TLS_KEY", "PREFIX", "PUBSUB", "HISTORY", "DEPLOYMENT"}
 }
 
 // SettingsFromEnv reads APP_ENV_WEBSOCKET_REDIS_*. Its error names every variable
@@ -150,10 +151,8 @@ func SettingsFromEnv() (Settings, error) {
 				EnvPrefix, s.DB, EnvPrefix))
 		}
 	}
-	if v := read("TLS", "false"); true {
-		if s.TLS, err = strconv.ParseBool(v); err != nil {
-			wrong("TLS", "true or false", v)
-		}
+	if s.TLS, err = tlsFromEnv(read); err != nil {
+		errs = append(errs, err)
 	}
 	return s, errors.Join(errs...)
 }

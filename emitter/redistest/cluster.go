@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,12 +41,23 @@ const (
 // and fails as Start does.
 func StartCluster(tb testing.TB, args ...string) *Cluster {
 	tb.Helper()
+	return startCluster(tb, nil, args)
+}
+
+// StartClusterTLS starts a cluster whose servers speak TLS only: see StartTLS.
+func StartClusterTLS(tb testing.TB, p Pair) *Cluster {
+	tb.Helper()
+	return startCluster(tb, p.Config(tb), p.args())
+}
+
+func startCluster(tb testing.TB, secure *tls.Config, args []string) *Cluster {
+	tb.Helper()
 	need(tb)
 	c := &Cluster{fatal: tb.Fatal}
 	var g sync.WaitGroup
 	for range 2 * masters {
 		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
-		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), args: slices.Concat([]string{
+		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), tls: secure, args: slices.Concat([]string{
 			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", NodeTimeout,
 			"--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
 		}, args)}
@@ -82,7 +94,7 @@ func argument(args []string, name string) string { return args[slices.Index(args
 
 // Settings are those of a participant on this cluster.
 func (c *Cluster) Settings() emitter.Settings {
-	s := emitter.Settings{Mode: emitter.Cluster}
+	s := emitter.Settings{Mode: emitter.Cluster, TLS: c.Servers[0].tls}
 	for _, srv := range c.Servers {
 		s.Addrs = append(s.Addrs, srv.Addr)
 	}

@@ -43,7 +43,7 @@ func Run(m *testing.M, prepare ...func(*Server)) int {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		s := start(func(a ...any) { panic(fmt.Sprint(a...)) }, dir, nil)
+		s := start(func(a ...any) { panic(fmt.Sprint(a...)) }, dir, nil, nil)
 		defer s.Kill()
 		for _, p := range prepare {
 			p(s)

@@ -5,6 +5,7 @@ package redistest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +35,7 @@ type Server struct {
 	fatal func(a ...any)
 	dir   string
 	args  []string
+	tls   *tls.Config // nil for none
 	cmd   *exec.Cmd
 }
 
@@ -60,9 +62,27 @@ func Each(tb testing.TB) map[string]Redis {
 // a redis-server the test is skipped, or fails if SIGNAL_TEST_REDIS=required.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
+	return startServer(tb, nil, args)
+}
+
+// StartTLS starts a single redis-server that speaks TLS only, to clients with a certificate of
+// who has signed the pair.
+func StartTLS(tb testing.TB, p Pair) *Server {
+	tb.Helper()
+	return startServer(tb, p.Config(tb), p.args())
+}
+
+func startServer(tb testing.TB, secure *tls.Config, args []string) *Server {
+	tb.Helper()
 	need(tb)
-	s := start(tb.Fatal, tb.TempDir(), args)
+	s := start(tb.Fatal, tb.TempDir(), secure, args)
 	tb.Cleanup(s.Kill)
+	return s
+}
+
+func start(fatal func(a ...any), dir string, secure *tls.Config, args []string) *Server {
+	s := &Server{Addr: freeAddr(fatal), fatal: fatal, dir: dir, tls: secure, args: args}
+	s.Restart()
 	return s
 }
 
@@ -85,17 +105,15 @@ func installed() bool {
 
 func required() bool { return os.Getenv("SIGNAL_TEST_REDIS") == "required" }
 
-func start(fatal func(a ...any), dir string, args []string) *Server {
-	s := &Server{Addr: freeAddr(fatal), fatal: fatal, dir: dir, args: args}
-	s.Restart()
-	return s
-}
-
 // Restart starts the server on its old address, with what it has saved, and waits until it
 // answers. More args are for this time only.
 func (s *Server) Restart(args ...string) {
 	_, port, _ := net.SplitHostPort(s.Addr)
-	s.cmd = exec.Command("redis-server", slices.Concat([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir,
+	listen := []string{"--port", port}
+	if s.tls != nil {
+		listen = []string{"--port", "0", "--tls-port", port}
+	}
+	s.cmd = exec.Command("redis-server", slices.Concat(listen, []string{"--bind", "127.0.0.1", "--dir", s.dir,
 		"--logfile", filepath.Join(s.dir, "log"), "--save", "", "--appendonly", "no"}, s.args, args)...)
 	// If the test dies, its server does too.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -158,7 +176,9 @@ func (s *Server) Pause() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
 func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Settings are those of a participant on this server.
-func (s *Server) Settings() emitter.Settings { return emitter.Settings{Addrs: []string{s.Addr}} }
+func (s *Server) Settings() emitter.Settings {
+	return emitter.Settings{Addrs: []string{s.Addr}, TLS: s.tls}
+}
 
 // Client is a plain client for looking at what is there. The caller closes it.
 func (s *Server) Client() *redis.Client { return redis.NewClient(s.Settings().Options(s.Addr)) }

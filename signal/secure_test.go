@@ -1,0 +1,71 @@
+package signal_test
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+// TestSecuredRedis: nodes and services reach a Redis that speaks TLS only, asks for a certificate
+// and knows a user for us, as their variables say; also when a master is killed.
+func TestSecuredRedis(t *testing.T) {
+	pair := redistest.NewPair(t)
+	single, cluster := redistest.StartTLS(t, pair), redistest.StartClusterTLS(t, pair)
+	for name, c := range map[string]struct {
+		redis   redistest.Redis
+		servers []*redistest.Server
+	}{"single": {single, []*redistest.Server{single}}, "cluster": {cluster, cluster.Servers}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, s := range c.servers {
+				rdb := s.Client()
+				defer rdb.Close()
+				if err := rdb.Do(t.Context(), "ACL", "SETUSER", "signal", "on", ">pw", "~sg:*", "allchannels", "-@all",
+					"+@read", "+@write", "+@pubsub", "+@scripting", "+@connection", "+cluster", "+time", "+info").Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env := []string{"USERNAME=signal", "PASSWORD=pw", "TLS=true", "TLS_CA=" + pair.CA, "TLS_CERT=" + pair.Cert, "TLS_KEY=" + pair.Key}
+			for i := range env {
+				env[i] = emitter.EnvPrefix + env[i]
+			}
+			n := startProcess(t, c.redis, env...)
+			var tills []*wstest.Client
+			for i := range 12 { // of all masters
+				room := proto.Room(fmt.Sprint("room", i))
+				tills = append(tills, wstest.Login(t, n.addr, token(t, "u1", proto.Grants{"*"}, nil), room))
+			}
+			service := slices.Concat(reaching(c.redis.Settings()), env)
+			arrives := func(event string) {
+				t.Helper()
+				for i, till := range tills {
+					if out, err := command(t, service, "send", "--room", fmt.Sprint("room", i), event).CombinedOutput(); err != nil {
+						t.Errorf("%v: %s", err, out)
+						continue
+					}
+					until(t, till, event) // it may be told of a loss before
+				}
+			}
+			arrives("before")
+			if c.redis == redistest.Redis(cluster) {
+				cluster.KillMaster(cluster.Master("room0"))
+				arrives("after")
+			}
+			out, err := command(t, append(service, "APP_ENV_SIGNAL_JWT_SECRET="+secret), "doctor").CombinedOutput()
+			if _, found := err.(*exec.ExitError); err != nil && !found || !strings.Contains(string(out), "1 nodes live") || !strings.Contains(string(out), "to Redis and back") {
+				t.Errorf("%v, the doctor says\n%s", err, out)
+			}
+			out, err = command(t, slices.Concat(service, []string{emitter.EnvPrefix + "TLS_CA=" + redistest.NewPair(t).CA}), "send", "--all", "e").CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "certificate signed by unknown authority") {
+				t.Errorf("another signer: %v, %s", err, out)
+			}
+		})
+	}
+}
