@@ -50,6 +50,11 @@ model: ## the protocol of a durable room, in every order in which things can hap
 	@scripts/need gcc gcc libc6-dev
 	@scripts/model
 
+.PHONY: faults
+faults: ## each fault once, for as long as the list of faults has it: six minutes
+	@scripts/need redis-server
+	@SIGNAL_LONG=1 $(GO) test -race -count=1 -v -timeout 20m -run '^(TestFaults|TestNodeFaults|TestRedisStandsStill)$$' ./signal
+
 .PHONY: chaos
 chaos: ## break everything TIMES (100) times, in any order, under load; ON=cluster, or single
 	@scripts/need redis-server

@@ -185,17 +185,21 @@ func TestChaos(t *testing.T) {
 // TestNodeFaults: tills of a node that is killed are at another one, with all that they missed,
 // within seconds; those of one that stands still are with it when it goes on.
 func TestNodeFaults(t *testing.T) {
+	kills, still := 12, 20*time.Second
+	if long {
+		kills, still = 100, 90*time.Second
+	}
 	for name, breaks := range map[string]func(*chaos){
 		"15 nodes are killed": func(c *chaos) {
-			for range 12 {
+			for range kills {
 				c.kill()
 				pass(rand.N(500 * time.Millisecond))
 			}
 		},
-		"16 a node stands still for 20 s": func(c *chaos) {
+		"16 a node stands still": func(c *chaos) {
 			p := c.processes[0].cmd.Process
 			_ = p.Signal(syscall.SIGSTOP)
-			pass(20 * time.Second)
+			pass(still)
 			_ = p.Signal(syscall.SIGCONT)
 		},
 	} {

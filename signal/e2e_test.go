@@ -275,9 +275,9 @@ func redisIsKilled(t *testing.T, srv redistest.Redis) {
 
 // TestRedisStandsStill: while Redis says nothing, nothing piles up in the node, and its
 // clients stay.
-func TestRedisStandsStill(t *testing.T) {
-	t.Parallel()
-	srv := redistest.Start(t)
+func TestRedisStandsStill(t *testing.T) { onEach(t, redisStandsStill) }
+
+func redisStandsStill(t *testing.T, srv redistest.Redis) {
 	n := startProcess(t, srv)
 	tok := token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"})
 	var tills []*wstest.Client
@@ -304,10 +304,16 @@ func TestRedisStandsStill(t *testing.T) {
 			t.Errorf("%d goroutines, %d before", during, before)
 		}
 	}
+	if long {
+		pass(time.Minute)
+		if during := goroutines(); during > before*6/5 {
+			t.Errorf("%d goroutines after a minute, %d before", during, before)
+		}
+	}
 	srv.Resume()
 	redistest.Wait(t, func() bool { return goroutines() <= before+2 }, "the goroutines to end, of which there were %d", before)
 	for _, c := range tills {
-		for events := 0; events < 4*len(tills); {
+		for events := 0; events < 4*len(tills) && !long; { // by then they have been refused
 			f, err := c.Next()
 			if err != nil {
 				t.Fatal(err)

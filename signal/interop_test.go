@@ -13,8 +13,11 @@ import (
 )
 
 // TestInterop runs the original's own emitter, from its npm package under Bun, against
-// a node: each target arrives, once and unchanged. make interop installs what it needs.
-func TestInterop(t *testing.T) {
+// a node: each target arrives, once and unchanged. On a cluster it publishes through one of the
+// servers. make interop installs what it needs.
+func TestInterop(t *testing.T) { onEach(t, interop) }
+
+func interop(t *testing.T, srv redistest.Redis) {
 	const bun = "../scripts/interop/node_modules/.bin/bun"
 	if _, err := os.Stat(bun); err != nil {
 		if os.Getenv("SIGNAL_TEST_INTEROP") == "required" {
@@ -22,12 +25,11 @@ func TestInterop(t *testing.T) {
 		}
 		t.Skip("the original is not installed: make interop")
 	}
-	srv := redistest.Start(t)
 	n := run(t, settings(srv.Settings()))
 	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"orders"}, nil), "orders")
 	other := wstest.Login(t, n.addr(), token(t, "u2", proto.Grants{"orders"}, nil), "orders")
 
-	cmd := exec.Command("node_modules/.bin/bun", "emitter.mjs", srv.Addr, string(c.ID))
+	cmd := exec.Command("node_modules/.bin/bun", "emitter.mjs", srv.Settings().Addr(), string(c.ID))
 	cmd.Dir = "../scripts/interop"
 	cmd.Env = append(os.Environ(), "APP_ENV_LOGGER_FOLDER_PATH="+t.TempDir())
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -167,11 +167,12 @@ func TestPage(t *testing.T) {
 // TestPageStatus stops a node: its pane says so at once, the other one does not, and
 // it connects again when the node is back. The page and the nodes are processes of
 // their own here.
-func TestPageStatus(t *testing.T) {
-	srv := redistest.Start(t)
+func TestPageStatus(t *testing.T) { onEach(t, pageStatus) }
+
+func pageStatus(t *testing.T, srv redistest.Redis) {
 	env := []string{"APP_ENV_SIGNAL_JWT_SECRET=signal dev: everybody knows this secret", "APP_ENV_SIGNAL_JWT_MAX_LIFETIME=24h", "APP_ENV_SIGNAL_ALLOWED_ORIGINS=*"}
 	a, b := startProcess(t, srv, env...), startProcess(t, srv, env...)
-	p := openTab(t, startDemo(t, "--role", "api", "--redis", srv.Addr, "--nodes", a.addr+","+b.addr))
+	p := openTab(t, startDemo(t, "--role", "api", "--redis", strings.Join(srv.Settings().Addrs, ","), "--nodes", a.addr+","+b.addr))
 	p.until("the till is connected", status, "till", "connected")
 	p.until("the admin page is connected", status, "admin", "connected")
 	b.end(t, syscall.SIGTERM)

@@ -7,6 +7,7 @@
 package signal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	n.emitter = emitter.New(cfg.Redis)
 	n.countPublished(reg)
 	n.bus = bus.New(bus.Options{
-		Node: n.id, Version: version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter, Log: n.log, Registerer: reg,
+		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter, Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
 	who := verifier(cfg)
@@ -326,20 +327,21 @@ func (n *Node) countPublished(reg prometheus.Registerer) {
 	count("failed", func(s emitter.Stats) uint64 { return s.Failed })
 }
 
-// Version is set when a release is built.
-var Version = "dev"
+// release is set when one is built.
+var release string
 
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && Version == "dev" && info.Main.Version != "" {
-		return info.Main.Version
+// Version is that of this binary.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && release == "" && info.Main.Version != "(devel)" {
+		return cmp.Or(info.Main.Version, "dev")
 	}
-	return Version
+	return cmp.Or(release, "dev")
 }
 
 func buildInfo() prometheus.Collector {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "signal_build_info", Help: "1, labelled with what this binary is.",
-		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": Version(), "goversion": runtime.Version()},
 	})
 	g.Set(1)
 	return g

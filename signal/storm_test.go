@@ -27,14 +27,17 @@ func BenchmarkStorm(b *testing.B) {
 	if n, err := strconv.Atoi(os.Getenv("SIGNAL_STORM")); err == nil {
 		clients = n
 	}
-	for b.Loop() {
-		storms(b, clients)
+	for name, srv := range redistest.Each(b) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				storms(b, srv, clients)
+			}
+		})
 	}
 }
 
-func storms(b *testing.B, clients int) {
+func storms(b *testing.B, srv redistest.Redis, clients int) {
 	const members, missed = 10, 10
-	srv := redistest.Start(b)
 	path, err := binary(false)
 	if err != nil {
 		b.Fatal(err)

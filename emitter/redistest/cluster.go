@@ -118,6 +118,23 @@ func (c *Cluster) Restart(args ...string) {
 	c.Settled()
 }
 
+// Pause stops all servers: see Redis. They do not take each other for dead afterwards.
+func (c *Cluster) Pause() {
+	c.Configure("cluster-node-timeout", "600000")
+	for _, s := range c.Servers {
+		s.Pause()
+	}
+}
+
+// Resume ends a Pause.
+func (c *Cluster) Resume() {
+	for _, s := range c.Servers {
+		s.Resume()
+	}
+	c.Settled()
+	c.Configure("cluster-node-timeout", NodeTimeout)
+}
+
 // Settled waits until all running servers agree that the cluster works, and each replica has
 // what its master has.
 func (c *Cluster) Settled() {

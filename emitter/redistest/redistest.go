@@ -46,6 +46,9 @@ type Redis interface {
 	// Kill ends it at once, Restart starts it again.
 	Kill()
 	Restart(args ...string)
+	// Pause stops it without closing its connections, until Resume.
+	Pause()
+	Resume()
 	// Subscribed says how many connections listen to a channel of ours.
 	Subscribed(channel string) int64
 	// Publishes counts the messages that it is asked to publish from now on, without those by
@@ -169,7 +172,7 @@ func (s *Server) LoseTail(bytes int64) {
 	}
 }
 
-// Pause stops the server without closing its connections, until Resume.
+// Pause stops the server: see Redis.
 func (s *Server) Pause() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.

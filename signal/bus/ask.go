@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,8 +16,8 @@ import (
 const askTimeout = time.Second
 
 // Ask sends an event to a client of another node, and asks that node whether the
-// client took it. A client that is not there is emitter.ErrNoReceiver; a node that
-// does not answer within a second is emitter.ErrUnavailable.
+// client took it. A client that is not there is emitter.ErrNoReceiver, and so is one of a node
+// that lives no more; a node that does not answer within a second is emitter.ErrUnavailable.
 func (b *Bus) Ask(ctx context.Context, to proto.ClientID, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
 	id := proto.NewAskID(b.node)
 	answer := make(chan int, 1)
@@ -28,9 +29,9 @@ func (b *Bus) Ask(ctx context.Context, to proto.ClientID, event proto.EventName,
 		delete(b.asks, id)
 		b.mu.Unlock()
 	}()
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	r, err := b.emitter.SendToClient(ctx, to, event, data, append(opts, emitter.Asking(id))...)
+	r, err := b.emitter.SendToClient(bounded, to, event, data, append(opts, emitter.Asking(id))...)
 	if err != nil {
 		return r, err
 	}
@@ -39,10 +40,23 @@ func (b *Bus) Ask(ctx context.Context, to proto.ClientID, event proto.EventName,
 		if r.Receivers == 0 {
 			err = fmt.Errorf("bus: client %q: %w", to, emitter.ErrNoReceiver)
 		}
-	case <-ctx.Done():
-		err = fmt.Errorf("bus: the node of client %q does not answer: %w", to, emitter.ErrUnavailable)
+	case <-bounded.Done():
+		err = emitter.ErrUnavailable
+		if b.gone(ctx, to) {
+			err = emitter.ErrNoReceiver
+		}
+		err = fmt.Errorf("bus: the node of client %q does not answer: %w", to, err)
 	}
 	return r, err
+}
+
+// gone says whether the node of a client holds no lease.
+func (b *Bus) gone(ctx context.Context, c proto.ClientID) bool {
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	live, err := b.emitter.Nodes(bounded)
+	node, _ := c.Node()
+	return err == nil && !slices.ContainsFunc(live, func(n emitter.LiveNode) bool { return n.ID == node })
 }
 
 func (b *Bus) answered(a proto.Answer) {

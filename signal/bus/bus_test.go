@@ -294,8 +294,16 @@ func TestIgnis(t *testing.T) {
 }
 
 func TestAsk(t *testing.T) {
-	srv := redistest.Start(t)
-	a, b := start(t, srv.Settings()), start(t, srv.Settings())
+	cluster := redistest.StartCluster(t).Settings()
+	classic := redistest.StartCluster(t).Settings()
+	classic.PubSub = emitter.Classic // Redis does not say how many have received
+	for name, at := range map[string]emitter.Settings{"single": redistest.Start(t).Settings(), "cluster": cluster, "classic on a cluster": classic} {
+		t.Run(name, func(t *testing.T) { asks(t, at) })
+	}
+}
+
+func asks(t *testing.T, at emitter.Settings) {
+	a, b := start(t, at), start(t, at)
 	here, gone := proto.NewClientID(b.id), proto.NewClientID(b.id)
 	b.clients = []proto.ClientID{here}
 	if r, err := a.Ask(t.Context(), here, "e", 1); err != nil || r.Receivers != 1 {

@@ -39,11 +39,12 @@ const updates proto.Room = "com.scaling-ws.updates"
 
 // A demo is what signal dev runs: any of a Redis, two nodes, and a service with a page.
 type demo struct {
-	page, redis string
-	nodes       []string // addresses
-	role        string
-	gate        *gate // to Redis, of the second node; nil without it
-	emitter     *emitter.Emitter
+	page    string
+	nodes   []string // addresses
+	redis   []string // the same
+	role    string
+	gate    *gate // to Redis, of the second node; nil without it
+	emitter *emitter.Emitter
 }
 
 func dev() *cobra.Command {
@@ -56,7 +57,10 @@ func dev() *cobra.Command {
 			if !slices.Contains([]string{"all", "api", "ws"}, d.role) {
 				return fmt.Errorf("--role must be all, api or ws, is %q", d.role)
 			}
-			for _, addr := range append([]string{d.page, d.redis}, d.nodes...) {
+			if len(d.redis) != 1 && d.role != "api" {
+				return errors.New("--redis must be one address, except for --role api, which can use a cluster that is there")
+			}
+			for _, addr := range slices.Concat([]string{d.page}, d.redis, d.nodes) {
 				host, _, err := net.SplitHostPort(addr)
 				if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 					return fmt.Errorf("dev listens on loopback only, not on %q", addr)
@@ -71,7 +75,7 @@ func dev() *cobra.Command {
 	}
 	c.Flags().StringVar(&d.page, "page", "127.0.0.1:8080", "where the page and the Sale service listen")
 	c.Flags().StringSliceVar(&d.nodes, "nodes", []string{"127.0.0.1:8081", "127.0.0.1:8082"}, "where the nodes listen")
-	c.Flags().StringVar(&d.redis, "redis", "127.0.0.1:6399", "where Redis listens")
+	c.Flags().StringSliceVar(&d.redis, "redis", []string{"127.0.0.1:6399"}, "where Redis listens; with --role api also several addresses, of a cluster")
 	c.Flags().StringVar(&d.role, "role", "all", "all; or in processes of their own: ws, Redis and the nodes; api, the Sale service and the page")
 	return c
 }
@@ -97,7 +101,7 @@ func (d *demo) run(ctx context.Context, print func([]byte) (int, error)) error {
 		}
 	}
 	if d.role != "ws" {
-		d.emitter = emitter.New(emitter.Settings{Addrs: []string{d.redis}})
+		d.emitter = emitter.New(d.settings())
 		defer d.emitter.Close()
 		srv := &http.Server{Handler: d.handler(), ReadHeaderTimeout: 5 * time.Second}
 		g.Go(func() error {
@@ -116,7 +120,7 @@ func (d *demo) run(ctx context.Context, print func([]byte) (int, error)) error {
 
 // serve starts Redis and the nodes. The second one reaches Redis through the gate.
 func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) error {
-	l, err := net.Listen("tcp", d.redis)
+	l, err := net.Listen("tcp", d.redis[0])
 	if err != nil {
 		return err
 	}
@@ -124,9 +128,8 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 	if err != nil {
 		return err
 	}
-	d.redis = l.Addr().String()
-	redis := emitter.Settings{Addrs: []string{d.redis}}
-	d.gate = newGate(door, d.redis)
+	d.redis = []string{l.Addr().String()}
+	d.gate = newGate(door, d.redis[0])
 	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // Redis ends after the nodes
 	g.Go(func() error { return bus.RunEmbedded(below, l) })
 	g.Go(func() error { return d.gate.Run(below) })
@@ -134,7 +137,7 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 	defer g.Go(func() error { defer stop(); return nodes.Wait() })
 	for i, addr := range d.nodes {
 		cfg := signal.Config{
-			Redis: redis, Addr: addr, AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: devSecret, JWTAudience: "signal",
+			Redis: d.settings(), Addr: addr, AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: devSecret, JWTAudience: "signal",
 			JWTMaxLifetime: 24 * time.Hour, APIKey: devSecret, DefaultRooms: []string{"ws-default", "ws-notification"},
 			AllowedOrigins: d.origins(), Limits: "on", FrameBytes: 64 << 10, Ignis: "listen", AuthTimeout: 5 * time.Second, LogLevel: "warn",
 		}
@@ -149,6 +152,14 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 		nodes.Go(func() error { return node.Run(ctx) })
 	}
 	return nil
+}
+
+// settings are those of who uses this Redis.
+func (d *demo) settings() emitter.Settings {
+	if len(d.redis) > 1 {
+		return emitter.Settings{Mode: emitter.Cluster, Addrs: d.redis}
+	}
+	return emitter.Settings{Addrs: d.redis}
 }
 
 // origins are those of the page: its tokens are no secret, so other pages stay out.
@@ -174,7 +185,11 @@ func (d *demo) welcome() string {
 	fmt.Fprintf(&b, "  The nodes    ws://%s\n", strings.Join(d.nodes, "/ws  ws://")+"/ws")
 	fmt.Fprintf(&b, "  A token      %s\n\n", d.token())
 	fmt.Fprintf(&b, "  Send an event as a Sale service does, from another terminal:\n\n")
-	fmt.Fprintf(&b, "  %sADDRS=%s bin/signal send --room %s order.paid '{\"id\":42,\"total\":1250}'\n\n", emitter.EnvPrefix, d.redis, updates)
+	mode := ""
+	if d.settings().Mode == emitter.Cluster {
+		mode = emitter.EnvPrefix + "MODE=cluster "
+	}
+	fmt.Fprintf(&b, "  %s%sADDRS=%s bin/signal send --room %s order.paid '{\"id\":42,\"total\":1250}'\n\n", mode, emitter.EnvPrefix, strings.Join(d.redis, ","), updates)
 	fmt.Fprintf(&b, "  A token for less:\n\n  %sJWT_SECRET='%s' bin/signal token --user u1 --rooms orders\n\n", config.Prefix, devSecret)
 	fmt.Fprintf(&b, "  Redis is embedded: for development on one machine, nothing is kept. Ctrl-C ends everything.\n\n")
 	return b.String()

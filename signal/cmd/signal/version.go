@@ -17,7 +17,7 @@ func version() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "signal %s, protocol %d, %s %s/%s\n",
-				signal.Version, proto.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				signal.Version(), proto.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
