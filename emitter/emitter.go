@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -51,7 +52,8 @@ type Emitter struct {
 	rdb    redis.UniversalClient
 	at     Settings
 	layout proto.Layout
-	agreed atomic.Bool // Agree has said yes, and ours stands there
+	agreed atomic.Bool  // Agree has said yes, and ours stands there
+	unsure atomic.Int64 // when to ask again, Unix nanoseconds; 0 while whoever knows has always answered
 
 	ctx         context.Context // until Close
 	stop        context.CancelFunc
@@ -96,6 +98,8 @@ func FromEnv(ctx context.Context) (*Emitter, error) {
 // publishes once where nobody listens: a user of Redis needs the right to all our channels
 // (&sg:*), and shall hear that it is missing at once.
 func (e *Emitter) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
 	written, err := e.at.agree(ctx, e.rdb, true)
 	if err != nil {
 		return err
@@ -112,6 +116,8 @@ func (e *Emitter) Check(ctx context.Context) error {
 // Look is Check for those who only look: it writes nothing down, and neither does what this
 // emitter does after it.
 func (e *Emitter) Look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
 	_, err := e.at.agree(ctx, e.rdb, false)
 	if err == nil {
 		e.agreed.Store(true)
@@ -119,12 +125,38 @@ func (e *Emitter) Look(ctx context.Context) error {
 	return err
 }
 
-// agree is Check until it has said yes.
+const (
+	checkTime  = 3 * time.Second // for all of a Check
+	checkAgain = 5 * time.Second
+)
+
+// agree is Check until it has said yes. On a cluster one master knows how this Redis is used:
+// while it is away the others take events all the same, and it is asked again from time to
+// time (TestControlAway).
 func (e *Emitter) agree(ctx context.Context) error {
 	if e.agreed.Load() {
 		return nil
 	}
-	return e.Check(ctx)
+	was := e.unsure.Load()
+	if now := time.Now(); now.UnixNano() < was || was > 0 && !e.unsure.CompareAndSwap(was, now.Add(checkAgain).UnixNano()) {
+		return nil
+	}
+	err := e.Check(ctx)
+	if errors.Is(err, ErrUnavailable) && e.reached(ctx) {
+		e.unsure.Store(time.Now().Add(checkAgain).UnixNano())
+		return nil
+	}
+	e.unsure.Store(0)
+	return err
+}
+
+// reached says whether the cluster, by any of its servers, has said who has what.
+func (e *Emitter) reached(ctx context.Context) bool {
+	if e.at.Mode != Cluster {
+		return false
+	}
+	_, err := e.master(ctx, e.layout.Config())
+	return err == nil
 }
 
 // Close gives up the connections to Redis. Events that wait are ErrClosed.
@@ -143,7 +175,8 @@ type Receipt struct {
 	EventID proto.EventID
 	// Receivers is the number of nodes that the event went to: for a room those that
 	// have a member, so 0 means that nobody is there to hear it. It never means
-	// "on the screen". On a cluster with PubSub Classic nobody knows: it is -1.
+	// "on the screen". On a cluster with PubSub Classic nobody knows: it is -1. Of a Duplicate
+	// it is 0: the first try's receipt had it.
 	Receivers int
 	// Position of a durable event in its room; zero for a live one.
 	Position proto.Position
@@ -176,8 +209,9 @@ func (e *Emitter) Stats() Stats {
 	return Stats{e.sent.Load(), e.unheard.Load(), e.failed.Load(), uint64(e.queued.Load())}
 }
 
-// Healthy says why Redis did not take the last event, or nil: for the readiness of a service,
-// at no cost. Whoever wants to know without an event calls Ping.
+// Healthy says why Redis did not take the event that was last told of, or nil: for the
+// readiness of a service, at no cost. On a cluster that is one master's word: events for
+// another one may be waiting (Stats). Whoever wants to know without an event calls Ping.
 func (e *Emitter) Healthy() error {
 	if err := e.last.Load(); err != nil {
 		return *err

@@ -90,9 +90,11 @@ func (e *Emitter) durable(ctx context.Context, room proto.Room, id proto.EventID
 	case <-ctx.Done():
 		return none, l.gaveUp(s, ctx.Err())
 	case <-t.C:
-		return none, l.gaveUp(s, context.DeadlineExceeded)
+		return none, l.gaveUp(s, errPatience)
 	}
 }
+
+var errPatience = fmt.Errorf("gave up after %s", patience)
 
 // gaveUp is the error of an event for which its sender waits no longer, and why. If it is not
 // under way, it makes room for others.
@@ -143,7 +145,7 @@ func (l *lane) add(s *sending) error {
 // mu held.
 func (l *lane) queue(room proto.Room) {
 	var master *redis.Client // nobody's before Redis has been reached, when to ask would be to wait
-	if l.emitter.agreed.Load() {
+	if l.emitter.agreed.Load() || l.emitter.unsure.Load() > 0 {
 		master, _ = l.emitter.master(l.emitter.ctx, l.emitter.layout.Position(room))
 	}
 	rooms, running := l.ready[master]
@@ -305,8 +307,11 @@ func answer(a *redis.Cmd, perr error) (any, error) {
 // failed ends events with an error, or adds those to again that are worth another try. For
 // whom nobody waits is dropped: its sender has been told that nobody knows.
 func (l *lane) failed(again [][]*sending, events []*sending, err error) [][]*sending {
-	if l.emitter.ctx.Err() != nil {
+	switch {
+	case l.emitter.ctx.Err() != nil:
 		err = ErrClosed
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("%w: %s", ErrUnavailable, err) // the deadline was ours, not the sender's
 	}
 	l.failing(err)
 	var rest []*sending

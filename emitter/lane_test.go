@@ -313,3 +313,59 @@ func TestOtherMastersGoOn(t *testing.T) {
 	still.Resume()
 	waiting.Wait()
 }
+
+// TestControlAway: while the master that knows how a cluster is used is away, events for rooms of
+// the others are published, also by an emitter that is new. It is refused as soon as that master
+// says that it does not fit.
+func TestControlAway(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, "--cluster-node-timeout", "60000")
+	control := c.Master(proto.Control)
+	if err := open(t, c.Settings()).Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	room := proto.Room("r")
+	for i := 0; c.Master(room) == control; i++ {
+		room = proto.Room(fmt.Sprint("r", i))
+	}
+	control.Pause()
+	e := open(t, c.Settings())
+	for i := range 3 {
+		if _, err := e.SendToRoom(t.Context(), room, "n", i); err != nil {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+	if _, err := e.Broadcast(t.Context(), "n", 1, emitter.Live()); err != nil && c.Master(proto.Broadcasts) != control {
+		t.Errorf("a live event: %v", err)
+	}
+	at := c.Settings()
+	at.PubSub = emitter.Classic
+	other := open(t, at)
+	if _, err := other.SendToRoom(t.Context(), room, "n", 3); err != nil {
+		t.Errorf("who does not fit, while nobody knows: %v", err)
+	}
+	control.Resume()
+	redistest.Wait(t, func() bool {
+		_, err := other.SendToRoom(t.Context(), room, "n", 4)
+		return errors.Is(err, emitter.ErrDisagrees)
+	}, "who does not fit to be refused")
+}
+
+// TestPatienceIsNoDeadline: that the emitter has waited for long enough is no end of its caller's
+// time.
+func TestPatienceIsNoDeadline(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	e := open(t, srv.Settings())
+	srv.Pause()
+	defer srv.Resume()
+	_, err := e.SendToRoom(t.Context(), "r", "n", 1)
+	if !errors.Is(err, emitter.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "gave up after 10s") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := e.SendToRoom(ctx, "r", "n", 1); !errors.Is(err, emitter.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("whose time ends: %v", err)
+	}
+}

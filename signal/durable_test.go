@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -470,4 +471,45 @@ func TestOlderSnapshot(t *testing.T) {
 	if top["orders"].Sequence != 7 || top["calm"].Sequence != 5 {
 		t.Errorf("the rooms are at %v", top)
 	}
+}
+
+// TestFromSingleToCluster: histories are copied from a single Redis to a cluster as OPERATIONS.md
+// says, and a till goes on from where it was.
+func TestFromSingleToCluster(t *testing.T) {
+	t.Parallel()
+	single, cluster := redistest.Start(t), redistest.StartCluster(t)
+	before := run(t, settings(single.Settings()))
+	tok := token(t, "u1", proto.Grants{"*"}, nil)
+	c := wstest.Login(t, before.addr(), tok)
+	at := join(t, c, "orders", "").Position
+	send := func(to emitter.Settings, from, n int) {
+		t.Helper()
+		e := emitter.New(to)
+		defer e.Close()
+		for i := range n {
+			if _, err := e.SendToRoom(t.Context(), "orders", "n", from+i); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(single.Settings(), 1, 3)
+	at = expectNumbers(t, c, at, 3)
+	c.Cut()
+	send(single.Settings(), 4, 2)
+	before.stop()
+	for _, cmd := range [][]string{
+		{"--cluster", "import", cluster.Servers[0].Addr, "--cluster-from", single.Addr, "--cluster-copy"},
+		{"-c", "-p", cluster.Servers[0].Addr[strings.LastIndex(cluster.Servers[0].Addr, ":")+1:], "del", "sg:{$ctl}:cfg", "sg:{$ctl}:nodes"},
+	} {
+		if out, err := exec.Command("redis-cli", cmd...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	after := run(t, settings(cluster.Settings()))
+	send(cluster.Settings(), 6, 1)
+	c = wstest.Login(t, after.addr(), tok)
+	if j := join(t, c, "orders", at.String()); !j.Recovered || j.Replayed != 3 {
+		t.Errorf("%+v", j)
+	}
+	expectNumbers(t, c, at, 3)
 }

@@ -464,6 +464,44 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestDoctorOfACluster: the doctor looks at all servers of a cluster, at what is wrong with them
+// together, and at the others while one does not answer.
+func TestDoctorOfACluster(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	c.Configure("client-output-buffer-limit", "pubsub 64mb 32mb 30")
+	startProcess(t, c)
+	examine := func(says ...string) (findings int) {
+		t.Helper()
+		out, _ := command(t, reaching(c.Settings()), "doctor").CombinedOutput()
+		for _, s := range says {
+			if !strings.Contains(string(out), s) {
+				t.Errorf("the doctor says\n%s, want %q in it", out, s)
+			}
+		}
+		return strings.Count(string(out), "FINDING")
+	}
+	well := examine("3 masters and 3 replicas are there", "1 nodes live") // this machine may have few files
+	control := c.Master(proto.Control)
+	replica := c.Servers[slices.IndexFunc(c.Servers, func(s *redistest.Server) bool {
+		return !slices.Contains([]*redistest.Server{c.Master("a"), control}, s)
+	})]
+	for name, value := range map[string]string{"cluster-node-timeout": "15000", "cluster-require-full-coverage": "yes", "maxmemory-policy": "allkeys-lru"} {
+		rdb := replica.Client()
+		if err := rdb.ConfigSet(t.Context(), name, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+		_ = rdb.Close()
+	}
+	if n := examine(replica.Addr+" may evict keys", replica.Addr+" takes a dead server for dead after 15000 ms", replica.Addr+" serves no rooms at all"); n != well+3 {
+		t.Errorf("%d findings, want %d", n, well+3)
+	}
+	c.Configure("cluster-node-timeout", "60000") // nobody takes its place
+	control.Pause()
+	defer control.Resume()
+	examine(control.Addr+" does not answer", control.Addr+" does not say who is in the cluster", "to Redis and back")
+}
+
 // TestEnds: a node ends with code 0 within its time whatever else happens: before it has ever
 // reached Redis, without a Redis, told twice, and with a client that does not answer.
 func TestEnds(t *testing.T) {

@@ -27,12 +27,20 @@ func TestSecuredRedis(t *testing.T) {
 			for _, s := range c.servers {
 				rdb := s.Client()
 				defer rdb.Close()
-				if err := rdb.Do(t.Context(), "ACL", "SETUSER", "signal", "on", ">pw", "~sg:*", "allchannels", "-@all",
-					"+@read", "+@write", "+@pubsub", "+@scripting", "+@connection", "+cluster", "+time", "+info").Err(); err != nil {
-					t.Fatal(err)
+				for user, rights := range map[string]string{ // as in OPERATIONS.md
+					"node": "allchannels +@read +@write +@pubsub +@scripting +@connection +cluster +time +info",
+					"sale": "&sg:* +@read +@write +@scripting +@connection +publish +spublish +cluster +time +info",
+				} {
+					rule := []any{"ACL", "SETUSER", user, "on", ">pw", "resetchannels", "-@all", "~sg:*"}
+					for r := range strings.FieldsSeq(rights) {
+						rule = append(rule, r)
+					}
+					if err := rdb.Do(t.Context(), rule...).Err(); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
-			env := []string{"USERNAME=signal", "PASSWORD=pw", "TLS=true", "TLS_CA=" + pair.CA, "TLS_CERT=" + pair.Cert, "TLS_KEY=" + pair.Key}
+			env := []string{"USERNAME=node", "PASSWORD=pw", "TLS=true", "TLS_CA=" + pair.CA, "TLS_CERT=" + pair.Cert, "TLS_KEY=" + pair.Key}
 			for i := range env {
 				env[i] = emitter.EnvPrefix + env[i]
 			}
@@ -42,7 +50,7 @@ func TestSecuredRedis(t *testing.T) {
 				room := proto.Room(fmt.Sprint("room", i))
 				tills = append(tills, wstest.Login(t, n.addr, token(t, "u1", proto.Grants{"*"}, nil), room))
 			}
-			service := slices.Concat(reaching(c.redis.Settings()), env)
+			service := slices.Concat(reaching(c.redis.Settings()), env, []string{emitter.EnvPrefix + "USERNAME=sale"})
 			arrives := func(event string) {
 				t.Helper()
 				for i, till := range tills {
@@ -58,11 +66,13 @@ func TestSecuredRedis(t *testing.T) {
 				cluster.KillMaster(cluster.Master("room0"))
 				arrives("after")
 			}
-			out, err := command(t, append(service, "APP_ENV_SIGNAL_JWT_SECRET="+secret), "doctor").CombinedOutput()
-			if _, found := err.(*exec.ExitError); err != nil && !found || !strings.Contains(string(out), "1 nodes live") || !strings.Contains(string(out), "to Redis and back") {
-				t.Errorf("%v, the doctor says\n%s", err, out)
+			for says, as := range map[string][]string{"takes events": service, "to Redis and back": slices.Concat(reaching(c.redis.Settings()), env)} {
+				out, err := command(t, as, "doctor").CombinedOutput()
+				if _, found := err.(*exec.ExitError); err != nil && !found || !strings.Contains(string(out), "1 nodes live") || !strings.Contains(string(out), says) {
+					t.Errorf("%v, the doctor says\n%s, want %q", err, out, says)
+				}
 			}
-			out, err = command(t, slices.Concat(service, []string{emitter.EnvPrefix + "TLS_CA=" + redistest.NewPair(t).CA}), "send", "--all", "e").CombinedOutput()
+			out, err := command(t, slices.Concat(service, []string{emitter.EnvPrefix + "TLS_CA=" + redistest.NewPair(t).CA}), "send", "--all", "e").CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "certificate signed by unknown authority") {
 				t.Errorf("another signer: %v, %s", err, out)
 			}

@@ -45,7 +45,12 @@ func Public(o Options) http.Handler {
 	r.With(key(o.Key)).Post("/api/send", send(o.Sender))
 	history(r, o)
 	problems(r)
-	health(r, o.Ready)
+	health(r, func() error { // why is for the operator
+		if o.Ready() != nil {
+			return errors.New("new clients should go to another node")
+		}
+		return nil
+	})
 	return r
 }
 
@@ -213,5 +218,7 @@ func write(w http.ResponseWriter, status int, kind string, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // no browser reads these types as a page
+	_ = e.Encode(v)
 }

@@ -3,6 +3,7 @@ package bus
 import (
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 )
@@ -79,7 +80,7 @@ func (h *health) lost(l *link, now time.Time, err error) (interrupted, say, tell
 	defer h.mu.Unlock()
 	interrupted = h.fell(now)
 	why := h.down[l]
-	if say = why == nil || why.Error() != err.Error() || now.Sub(h.said) > remindAfter; say {
+	if say = why == nil || cause(why) != cause(err) || now.Sub(h.said) > remindAfter; say {
 		h.said = now
 	}
 	h.down[l] = err
@@ -87,6 +88,14 @@ func (h *health) lost(l *link, now time.Time, err error) (interrupted, say, tell
 		h.degraded = true
 	}
 	return interrupted, say, tell
+}
+
+// cause is what an error says, without our own port: it is another one with each try.
+func cause(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil {
+		return op.Addr.String() + " " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // isUp is called with mu held.

@@ -121,11 +121,11 @@ func (b *Bus) lost(l *link, err error) (tell bool) {
 		b.metrics.interruptions.Inc()
 	}
 	if say {
-		addr := b.at.Addr()
+		addr, hears := b.at.Addr(), ""
 		if l != nil {
-			addr = l.addr
+			addr, hears = l.addr, l.kind.String()
 		}
-		b.log.Warn("no Redis", zap.String("redis_addr", addr), zap.Error(err))
+		b.log.Warn("no Redis", zap.String("redis_addr", addr), zap.String("hears", hears), zap.Error(err))
 	}
 	return tell
 }
@@ -134,7 +134,7 @@ func (b *Bus) lost(l *link, err error) (tell bool) {
 func (b *Bus) restored(l *link, dst Receiver) {
 	all, away, told := b.health.restored(l, time.Now())
 	if all {
-		b.log.Info("Redis is there", zap.String("redis_addr", l.addr), zap.Duration("away", away))
+		b.log.Info("Redis is there", zap.Float64("away_seconds", away.Seconds()))
 		signal(b.back)
 	}
 	if told {
@@ -297,6 +297,9 @@ func (l *link) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func
 			l.subs.retry()
 			b.routes.doubt()
 			continue
+		}
+		if redis.HasErrorPrefix(err, "NOPERM") {
+			err = fmt.Errorf("%s (its user on Redis needs &%s:*, and allchannels to hear the original): %w", l.kind, b.layout.Prefix, err)
 		}
 		if err != nil {
 			return err

@@ -56,6 +56,11 @@ const (
 	originals             // the original's alone
 )
 
+// String says what is heard, for the log.
+func (k kind) String() string {
+	return [...]string{"ours", "ours and the original's", "the original's"}[k]
+}
+
 // kinds are those of this node's links.
 func (b *Bus) kinds() []kind {
 	switch {
@@ -251,6 +256,9 @@ func (b *Bus) follow(ctx context.Context, dst Receiver, g *errgroup.Group, t top
 		var linkCtx context.Context
 		linkCtx, l.stop = context.WithCancel(ctx)
 		g.Go(func() error { return l.run(linkCtx, dst) })
+	}
+	for _, l := range gone {
+		b.log.Info("listens to this Redis no more", zap.String("redis_addr", l.addr), zap.Stringer("heard", l.kind), zap.Strings("masters", t.masters))
 	}
 	if len(made)+len(gone) > 0 || t.doubted {
 		b.move(ctx, dst, gone)

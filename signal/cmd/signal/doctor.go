@@ -18,6 +18,7 @@ import (
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal"
 	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/config"
 )
 
 // What the doctor wants of a machine and of a Redis.
@@ -80,32 +81,33 @@ func (d *diagnosis) finds(do, format string, a ...any) {
 
 func (d *diagnosis) examine(ctx context.Context) {
 	d.files()
+	for _, w := range config.Unknown() {
+		d.finds("correct its name, or remove it", "%s", w)
+	}
 	e := emitter.New(d.at)
 	defer e.Close()
-	if err := e.Look(ctx); err != nil {
-		do := fmt.Sprintf("look at %sADDRS, _TLS and the network: a node could not reach it either", emitter.EnvPrefix)
+	if err := e.Look(ctx); err == nil {
+		d.ok("Redis on %s is used as here: protocol %d, pub/sub %s, prefix %q", strings.Join(d.at.Addrs, ","), proto.Version, d.at.Ways(), d.at.Layout().Prefix)
+		d.nodes(ctx, e)
+	} else {
+		do := fmt.Sprintf("look at %sADDRS, at _TLS (must it be on, or off?) and at the network: a node could not reach it either", emitter.EnvPrefix)
 		switch {
 		case errors.Is(err, emitter.ErrDisagrees):
 			do = "do as it says, if the others are right"
 		case strings.Contains(err.Error(), "CLUSTERDOWN"):
 			do = "look at CLUSTER NODES: a master is away, or slots have none; cluster-require-full-coverage no lets the others go on"
 		case errors.Is(err, emitter.ErrRefused):
-			do = fmt.Sprintf("look at %sUSERNAME, _PASSWORD and the user's rights on Redis", emitter.EnvPrefix)
+			do = fmt.Sprintf("look at %sUSERNAME, _PASSWORD, _TLS_CA and _TLS_CERT, and the user's rights on Redis", emitter.EnvPrefix)
 		}
 		d.finds(do, "%v", err)
-		return // nothing more can be asked
+		if d.at.Mode != emitter.Cluster || !errors.Is(err, emitter.ErrUnavailable) {
+			return // nothing more can be asked
+		}
 	}
-	d.ok("Redis on %s is used as here: protocol %d, pub/sub %s, prefix %q", strings.Join(d.at.Addrs, ","), proto.Version, d.at.Ways(), d.at.Layout().Prefix)
-	d.nodes(ctx, e)
-	masters, err := e.Masters(ctx)
-	if err != nil {
-		d.finds("look at CLUSTER INFO on each server", "the cluster does not say who its masters are: %v", err)
-		return
-	}
-	for _, addr := range masters {
-		rdb := redis.NewClient(d.at.Options(addr))
-		if d.server(ctx, addr, rdb) {
-			d.trip(ctx, e, addr, rdb)
+	for _, s := range d.servers(ctx) {
+		rdb := redis.NewClient(d.at.Options(s.addr))
+		if d.server(ctx, s.addr, rdb) && s.master {
+			d.trip(ctx, e, s.addr, rdb)
 		}
 		_ = rdb.Close()
 	}
@@ -117,7 +119,7 @@ func (d *diagnosis) files() {
 		return
 	}
 	if n := uint64(l.Cur); n < enoughFiles {
-		d.finds("ulimit -n, LimitNOFILE of the unit, or ulimits.nofile of the container: one for each client and fifty more", "%d open files are allowed", n)
+		d.finds("ulimit -n, LimitNOFILE of the unit, or ulimits.nofile of the container: one for each client and fifty more", "%d open files are allowed, which is less than %d", n, enoughFiles)
 		return
 	}
 	d.ok("%d open files are allowed", l.Cur)
@@ -178,7 +180,7 @@ func (d *diagnosis) server(ctx context.Context, addr string, rdb *redis.Client) 
 	}
 	if info, err := rdb.Info(ctx, "memory").Result(); err == nil {
 		if policy := field(info, "maxmemory_policy"); policy != "noeviction" && policy != "" {
-			d.finds("CONFIG SET maxmemory-policy noeviction", "%s may evict keys (%s): rooms would begin anew, and clients be told so", addr, policy)
+			d.finds("maxmemory-policy noeviction, by CONFIG SET and in its redis.conf", "%s may evict keys (%s): rooms would begin anew, and clients be told so", addr, policy)
 		} else {
 			d.ok("%s: evicts nothing", addr)
 		}
@@ -187,9 +189,12 @@ func (d *diagnosis) server(ctx context.Context, addr string, rdb *redis.Client) 
 	if err != nil { // a user of Redis with few rights may not ask
 		d.ok("%s: its output buffer limit is not to be seen with these rights", addr)
 	} else if hard := pubsubLimit(limits["client-output-buffer-limit"]); hard > 0 && hard < 64<<20 {
-		d.finds("CONFIG SET client-output-buffer-limit 'pubsub 64mb 32mb 30'", "%s cuts a node that is behind by %d MiB", addr, hard>>20)
+		d.finds("client-output-buffer-limit 'pubsub 64mb 32mb 30', by CONFIG SET and in its redis.conf", "%s cuts a node that is behind by %d MiB", addr, hard>>20)
 	} else {
 		d.ok("%s: a node may be behind by 64 MiB and more", addr)
+	}
+	if d.at.Mode == emitter.Cluster {
+		d.member(ctx, addr, rdb)
 	}
 	return true
 }
@@ -233,6 +238,10 @@ func (d *diagnosis) trip(ctx context.Context, e *emitter.Emitter, addr string, r
 	sub := subscribe(ctx, channel)
 	defer sub.Close()
 	_, err := sub.Receive(ctx)
+	if redis.HasErrorPrefix(err, "NOPERM") && e.Probe(ctx, channel, "doctor") == nil {
+		d.ok("%s: takes events; whether they arrive is not to be seen with these rights: a service's, a node needs more", addr)
+		return
+	}
 	began := time.Now()
 	if err == nil {
 		err = e.Probe(ctx, channel, "doctor")

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -32,7 +34,10 @@ func health() *cobra.Command {
 			}
 			defer r.Body.Close()
 			if r.StatusCode != http.StatusOK {
-				return fmt.Errorf("%s answers %s", path, r.Status)
+				said, _ := io.ReadAll(io.LimitReader(r.Body, 4<<10))
+				var problem struct{ Detail string }
+				_ = json.Unmarshal(said, &problem)
+				return fmt.Errorf("%s answers %s: %s", path, r.Status, problem.Detail)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok")
 			return err
