@@ -83,6 +83,7 @@ func load(ctx context.Context, c *redis.Conn) error {
 		p.ScriptLoad(ctx, readSource)
 		p.ScriptLoad(ctx, rollSource)
 		p.ScriptLoad(ctx, leaseSource)
+		p.ScriptLoad(ctx, revokeSource)
 		return nil
 	})
 	return err

@@ -240,6 +240,9 @@ func (l Layout) Once(r Room, id EventID) string { return l.name(string(r), "id:"
 // Snapshot is the string that holds a room's snapshot.
 func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }
 
+// Revoked is the log of revocations, a stream.
+func (l Layout) Revoked() string { return l.name(string(Control), "revoked") }
+
 // Nodes is the hash of the nodes' leases.
 func (l Layout) Nodes() string { return l.name(string(Control), "nodes") }
 

@@ -34,6 +34,9 @@ const (
 	EventRestored  EventName = "restored"
 	EventResync    EventName = "resync"
 	EventSkip      EventName = "skip"
+
+	EventRevoked     EventName = "auth.revoked"
+	EventRoomRevoked EventName = "room.access.revoked"
 )
 
 // spoken are the events that nodes say by themselves, or will: nobody else may send one,

@@ -81,24 +81,49 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	n.emitter = emitter.New(cfg.Redis)
 	n.countPublished(reg)
+	revoked := &auth.Revoked{}
 	n.bus = bus.New(bus.Options{
-		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter, Log: n.log, Registerer: reg,
+		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter,
+		Judge: judge{revoked, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
 	who := verifier(cfg)
 	n.sockets = transport.New(transport.Options{
 		Session: &session.Options{
-			Node: n.id, Hub: n.hub, Verifier: who, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+			Node: n.id, Hub: n.hub, Verifier: who, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
 			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout, Heartbeat: transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 		},
 		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: who, DefaultRooms: rooms(cfg.DefaultRooms),
+		Historian: n.emitter, Verifier: who, Revoked: revoked, Revoker: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
 	}
 	n.public, n.admin = server(api.Public(o)), server(api.Admin(o))
 	return n, nil
+}
+
+// A judge knows what is revoked, and takes it back from the clients of its node.
+type judge struct {
+	*auth.Revoked
+	node *Node
+}
+
+func (j judge) Revoke(all []proto.Revocation) (fresh []proto.Revocation) {
+	if fresh = j.Add(all); len(fresh) > 0 {
+		j.node.sockets.Revoke(fresh)
+	}
+	return fresh
+}
+
+func (j judge) Trust(d time.Duration) { j.node.sockets.Trust(d) }
+
+// keep is how long a revocation may cover a token that lives.
+func keep(cfg Config) time.Duration {
+	if cfg.JWTMaxLifetime == 0 {
+		return 400 * 24 * time.Hour // tokens may live for as long as they like: a year, and some
+	}
+	return cfg.JWTMaxLifetime + auth.Leeway + 5*time.Minute
 }
 
 func (n *Node) listen(cfg *Config) (err error) {
@@ -285,6 +310,9 @@ func (n *Node) SendToRoom(ctx context.Context, room proto.Room, event proto.Even
 func (n *Node) Broadcast(ctx context.Context, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
 	return n.Send(ctx, proto.ToEveryone(), event, data, opts...)
 }
+
+// Revoke takes back what tokens allow, on all nodes: see emitter.Revoke.
+func (n *Node) Revoke(ctx context.Context, r proto.Revocation) error { return n.emitter.Revoke(ctx, r) }
 
 // holds says whether the client is, or was, one of this node.
 func (n *Node) holds(id proto.ClientID) bool {

@@ -19,11 +19,17 @@ import (
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
 )
 
 // A Sender sends an event, and knows whether a client took it.
 type Sender interface {
 	Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error)
+}
+
+// A Revoker takes back what tokens allow.
+type Revoker interface {
+	Revoke(context.Context, proto.Revocation) error
 }
 
 // Options of the endpoints.
@@ -32,8 +38,10 @@ type Options struct {
 	Sender       Sender
 	Historian    Historian
 	Verifier     Verifier       // of those who ask for history
+	Revoked      *auth.Revoked  // the same
+	Revoker      Revoker
 	DefaultRooms []proto.Room   // that everybody may ask for
-	Key          emitter.Secret // of POST /api/send; empty closes it
+	Key          emitter.Secret // of POST /api/…; empty closes them
 	Ready        func() error   // why new clients should go elsewhere, or nil
 	Gatherer     prometheus.Gatherer
 }
@@ -43,6 +51,7 @@ func Public(o Options) http.Handler {
 	r := chi.NewRouter()
 	r.Handle("/ws", o.WebSocket)
 	r.With(key(o.Key)).Post("/api/send", send(o.Sender))
+	r.With(key(o.Key)).Post("/api/revoke", revoke(o.Revoker))
 	history(r, o)
 	problems(r)
 	health(r, func() error { // why is for the operator
@@ -148,28 +157,34 @@ func (t to) target() (target proto.Target, err error) {
 	return target, err
 }
 
+// read reads a body, or answers what is wrong with it.
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, emitter.MaxEvent))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	switch {
+	case err == io.EOF:
+		err = errors.New("the body is empty")
+	case err == nil && d.Decode(&struct{}{}) != io.EOF:
+		err = errors.New("there is something behind the JSON object")
+	}
+	if _, big := errors.AsType[*http.MaxBytesError](err); big {
+		problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, "at most 131072 bytes are allowed")
+	} else if err != nil {
+		problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return err == nil
+}
+
 func send(s Sender) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q request
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, emitter.MaxEvent))
-		d.DisallowUnknownFields()
-		err := d.Decode(&q)
-		switch {
-		case err == io.EOF:
-			err = errors.New("the body is empty")
-		case err == nil && d.Decode(&struct{}{}) != io.EOF:
-			err = errors.New("there is something behind the JSON object")
-		}
-		var target proto.Target
-		if err == nil {
-			target, err = q.To.target()
-		}
-		if _, big := errors.AsType[*http.MaxBytesError](err); big {
-			problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, "at most 131072 bytes are allowed")
+		if !read(w, r, &q) {
 			return
 		}
+		target, err := q.To.target()
 		if err != nil {
-			problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+strings.TrimPrefix(err.Error(), "json: "))
+			problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+err.Error())
 			return
 		}
 		opts := []emitter.Option{emitter.Except(q.Except...)}
@@ -194,6 +209,33 @@ func send(s Sender) http.HandlerFunc {
 		default:
 			w.Header().Set("Retry-After", "1")
 			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, unavailable(target))
+		}
+	}
+}
+
+// revoke answers 204 when the revocation is written down: all nodes know of it within a second.
+func revoke(e Revoker) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q struct {
+			User    proto.UserID `json:"user"`
+			Session string       `json:"session"`
+			Token   string       `json:"token"`
+			Tenant  string       `json:"tenant"`
+			Room    proto.Room   `json:"room"`
+			Reason  string       `json:"reason"`
+		}
+		if !read(w, r, &q) {
+			return
+		}
+		err := e.Revoke(r.Context(), proto.Revocation{User: q.User, Session: q.Session, Token: q.Token, Tenant: q.Tenant, Room: q.Room, Reason: q.Reason})
+		switch {
+		case err == nil:
+			w.WriteHeader(http.StatusNoContent)
+		case errors.Is(err, emitter.ErrInvalid):
+			problem(w, http.StatusBadRequest, proto.CodeBadRequest, err.Error())
+		default:
+			w.Header().Set("Retry-After", "1")
+			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, "Redis does not take the revocation")
 		}
 	}
 }

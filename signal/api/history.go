@@ -52,6 +52,11 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 			problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, err.Error())
 			return
 		}
+		if _, revoked := o.Revoked.Judge(who.Bearer); revoked {
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, "the token is revoked")
+			return
+		}
 		room := proto.Room(strings.TrimPrefix(r.URL.Path, prefix))
 		switch {
 		case room == proto.Broadcasts:
@@ -62,7 +67,7 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 				problem(w, http.StatusBadRequest, err.Code, err.Error())
 				return
 			}
-			if !slices.Contains(o.DefaultRooms, room) && !who.Rooms.Allow(room) {
+			if !slices.Contains(o.DefaultRooms, room) && !who.Rooms.Allow(room) || o.Revoked.Room(who.Bearer, room) {
 				problem(w, http.StatusForbidden, proto.CodeForbidden, "the token does not allow this room")
 				return
 			}

@@ -5,9 +5,9 @@
 package auth
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 	"time"
 
@@ -23,18 +23,22 @@ var ErrRefused = errors.New("token refused")
 const (
 	// MaxToken is the longest token in bytes. Longer ones are not even parsed.
 	MaxToken = 4 << 10
-	// leeway is how far the clocks of node and issuer may be apart.
-	leeway = 30 * time.Second
+	// Leeway is how far the clocks of node and issuer may be apart.
+	Leeway = 30 * time.Second
 )
 
 // An Identity is who a client is and what it may do.
 type Identity struct {
-	User    proto.UserID // empty only without authentication
-	Rooms   proto.Grants // that it may join
-	Publish proto.Grants // that it may publish to
-	Expires time.Time    // zero if never
-	digest  [sha256.Size]byte
+	proto.Bearer              // User is empty only without authentication
+	Rooms        proto.Grants // that it may join
+	Publish      proto.Grants // that it may publish to
+	Expires      int64        // seconds since 1970; 0 if never
+	digest       uint64       // of the token
 }
+
+var seed = maphash.MakeSeed()
+
+func digest(token string) uint64 { return maphash.String(seed, token) }
 
 // Same says whether both identities come from the very same token.
 func (i Identity) Same(j Identity) bool { return i.digest == j.digest }
@@ -61,7 +65,7 @@ func New(o Options) *Verifier {
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithStrictDecoding(),
-		jwt.WithLeeway(leeway),
+		jwt.WithLeeway(Leeway),
 	}
 	if o.Audience != "" {
 		opts = append(opts, jwt.WithAudience(o.Audience))
@@ -73,6 +77,8 @@ type claims struct {
 	jwt.RegisteredClaims
 	Rooms   *proto.Grants `json:"rooms"`
 	Publish *proto.Grants `json:"publish"`
+	Session string        `json:"sid"`
+	Tenant  string        `json:"tenant"`
 }
 
 // Verify says who the token's bearer is. Required are sub, exp, and aud when an
@@ -99,18 +105,24 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 		return refuse("%w", reason(err))
 	}
 	id := Identity{
-		User: proto.UserID(c.Subject), Rooms: v.o.Rooms, Publish: v.o.Publish,
-		Expires: c.ExpiresAt.Time, digest: sha256.Sum256([]byte(token)),
+		Bearer: proto.Bearer{User: proto.UserID(c.Subject), Session: c.Session, Token: c.ID, Tenant: c.Tenant},
+		Rooms:  v.o.Rooms, Publish: v.o.Publish, Expires: c.ExpiresAt.Unix(), digest: digest(token),
+	}
+	from := time.Now()
+	if c.IssuedAt != nil {
+		from = c.IssuedAt.Time
+		id.Issued = from.UnixMilli()
 	}
 	if err := id.User.Check(); err != nil {
 		return refuse("sub: %w", err)
 	}
-	if v.o.MaxLifetime > 0 {
-		from := time.Now()
-		if c.IssuedAt != nil {
-			from = c.IssuedAt.Time
+	for claim, value := range map[string]string{"sid": id.Session, "jti": id.Token, "tenant": id.Tenant} {
+		if value != "" && proto.UserID(value).Check() != nil {
+			return refuse("%s must be as a sub is", claim) // else it could not be revoked
 		}
-		if life := id.Expires.Sub(from); life > v.o.MaxLifetime+leeway {
+	}
+	if v.o.MaxLifetime > 0 {
+		if life := c.ExpiresAt.Sub(from); life > v.o.MaxLifetime+Leeway {
 			return refuse("it lives for %s, at most %s are allowed", life.Round(time.Second), v.o.MaxLifetime)
 		}
 	}
@@ -169,7 +181,7 @@ type None struct{}
 
 // Verify says who the bearer claims to be.
 func (None) Verify(token string) (Identity, error) {
-	id := Identity{Rooms: proto.Grants{"*"}, Publish: proto.Grants{"*"}, digest: sha256.Sum256([]byte(token))}
+	id := Identity{Rooms: proto.Grants{"*"}, Publish: proto.Grants{"*"}, digest: digest(token)}
 	if user := proto.UserID(token); user.Check() == nil {
 		id.User = user
 	}

@@ -11,6 +11,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,18 @@ type Receiver interface {
 	Degraded(bool)
 }
 
+// A Judge gets what is revoked. Its calls must not wait.
+type Judge interface {
+	// Revoke gets revocations, some perhaps again, and returns those that it did not know.
+	Revoke([]proto.Revocation) (fresh []proto.Revocation)
+	// All are those that it knows.
+	All() []proto.Revocation
+	// Forget drops those before a moment, which cover no token that lives.
+	Forget(before time.Time)
+	// Trust says that for so long nothing is revoked that it has not been told of.
+	Trust(time.Duration)
+}
+
 // A Bus is made by New and works while Run does.
 type Bus struct {
 	node    proto.NodeID
@@ -64,12 +77,17 @@ type Bus struct {
 	inbox   proto.Room // to this node alone
 	ignis   bool
 	emitter *emitter.Emitter
+	judge   Judge
+	keep    time.Duration
 	flush   func() // of Run's Receiver
 	log     *zap.Logger
 	metrics *metrics
 
 	routes  routes
 	live    atomic.Int64  // nodes, as of the last lease
+	revoked chan struct{} // holds one: somebody has said that there is a revocation
+	judged  atomic.Int64  // clock at which the revocations were last begun to be read, with success; 0 before
+
 	back    chan struct{} // holds one: all that was down is up again
 	answers chan proto.Answer
 	began   time.Time
@@ -86,6 +104,8 @@ type Options struct {
 	Redis      emitter.Settings
 	Ignis      bool             // also hear the channels of the original
 	Emitter    *emitter.Emitter // on the same Redis
+	Judge      Judge
+	Keep       time.Duration // how long a revocation may cover a token that lives
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
 }
@@ -94,10 +114,11 @@ type Options struct {
 func New(o Options) *Bus {
 	b := &Bus{
 		node: o.Node, version: o.Version, at: o.Redis, layout: o.Redis.Layout(), inbox: proto.NodeRoom(o.Node), ignis: o.Ignis,
-		emitter: o.Emitter, log: o.Log, answers: make(chan proto.Answer, 1024), back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
+		emitter: o.Emitter, judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
 	}
 	b.routes.init()
 	b.routes.want(b.inbox, true)
+	b.routes.want(proto.Control, true)
 	b.metrics = newMetrics(o.Registerer, b)
 	return b
 }
@@ -109,7 +130,15 @@ func (b *Bus) Subscribe(r proto.Room) { b.routes.want(r, true) }
 func (b *Bus) Unsubscribe(r proto.Room) { b.routes.want(r, false) }
 
 // Ready says why new clients should go to another node, or nil.
-func (b *Bus) Ready() error { return b.health.ready(time.Now()) }
+func (b *Bus) Ready() error {
+	if err := b.health.ready(time.Now()); err != nil {
+		return err
+	}
+	if b.judged.Load() == 0 {
+		return errors.New("the revocations have not been read yet")
+	}
+	return nil
+}
 
 // Run listens and hands to dst until ctx ends, then returns nil. It outlives a lost
 // Redis. It returns an error at once if this node may not work on this Redis: the
@@ -120,6 +149,8 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	g.Go(func() error { b.answer(ctx); return nil })
 	g.Go(func() error { b.watch(ctx, dst); return nil })
 	g.Go(func() error { b.renew(ctx); return nil })
+	g.Go(func() error { b.followRevoked(ctx); return nil })
+	g.Go(func() error { b.trust(ctx); return nil })
 	g.Go(func() error { return b.route(ctx, dst) })
 	return g.Wait()
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -99,8 +100,31 @@ type node struct {
 	reg     *prometheus.Registry
 }
 
+// A judge takes note of what is revoked.
+type judge struct {
+	mu  sync.Mutex
+	all []proto.Revocation
+}
+
+func (j *judge) Revoke(all []proto.Revocation) []proto.Revocation {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	fresh := slices.DeleteFunc(slices.Clone(all), func(r proto.Revocation) bool { return slices.Contains(j.all, r) })
+	j.all = append(j.all, fresh...)
+	return fresh
+}
+
+func (j *judge) All() []proto.Revocation {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.all)
+}
+
+func (*judge) Forget(time.Time)    {}
+func (*judge) Trust(time.Duration) {}
+
 func newBus(id proto.NodeID, at emitter.Settings, e *emitter.Emitter, reg prometheus.Registerer) *bus.Bus {
-	return bus.New(bus.Options{Node: id, Version: "test", Redis: at, Ignis: true, Emitter: e, Log: zap.NewNop(), Registerer: reg})
+	return bus.New(bus.Options{Node: id, Version: "test", Redis: at, Ignis: true, Emitter: e, Judge: &judge{}, Keep: time.Hour, Log: zap.NewNop(), Registerer: reg})
 }
 
 func start(t testing.TB, at emitter.Settings) *node {

@@ -365,7 +365,7 @@ func (l *link) counts() naming {
 
 // hears tells that a room is heard, if its events come here.
 func (l *link) hears(room proto.Room, dst Receiver) {
-	if l.tells() && room != l.bus.inbox {
+	if l.tells() && room != l.bus.inbox && room != proto.Control {
 		dst.Subscribed(room)
 	}
 }

@@ -20,7 +20,9 @@ func (b *Bus) receive(dst Receiver, m *redis.Message) {
 	payload := unsafe.Slice(unsafe.StringData(m.Payload), len(m.Payload))
 	if m.Pattern != "" {
 		err = b.ignisClient(dst, m.Channel, payload)
-	} else if room, ok := b.layout.Room(m.Channel); ok && room != b.inbox {
+	} else if room, ok := b.layout.Room(m.Channel); ok && room == proto.Control {
+		signal(b.revoked)
+	} else if ok && room != b.inbox {
 		var msg proto.Message
 		if msg, err = proto.DecodeMessage(payload); err == nil {
 			b.metrics.rooms.Inc()

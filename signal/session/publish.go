@@ -68,7 +68,8 @@ func (s *Session) publish(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	if !s.identity.Publish.Allow(p.Room) {
+	who := s.identity.Load()
+	if !who.Publish.Allow(p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
 		s.o.Metrics.denied.Inc()
 		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
 		return
@@ -77,7 +78,7 @@ func (s *Session) publish(f proto.Frame) {
 		s.lane = &lane{}
 		s.lane.ctx, s.lane.stop = context.WithCancel(context.Background())
 	}
-	if !s.lane.take(publish{p, s.identity.User, f.ID}, s.publishOne) {
+	if !s.lane.take(publish{p, who.User, f.ID}, s.publishOne) {
 		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", f.ID)
 	}
 }

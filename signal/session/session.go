@@ -31,6 +31,8 @@ type Conn interface {
 	hub.Conn
 	// End closes the connection with a code, once; later calls change nothing.
 	End(proto.CloseCode)
+	// Dismiss is End for who shall get nothing of what waits, but one last frame.
+	Dismiss(last []byte, code proto.CloseCode)
 }
 
 // A Publisher is the emitter.
@@ -57,6 +59,7 @@ type Options struct {
 	Node         proto.NodeID
 	Hub          *hub.Hub
 	Verifier     Verifier
+	Revoked      *auth.Revoked
 	Publisher    Publisher
 	DefaultRooms []proto.Room
 	Limits       Limits
@@ -74,11 +77,11 @@ type Session struct {
 	conn  Conn
 	since time.Time
 
-	client atomic.Pointer[hub.Client] // nil until authenticated, set by Receive
+	client   atomic.Pointer[hub.Client]    // nil until authenticated, set by Receive
+	identity atomic.Pointer[auth.Identity] // set before client, by Receive
 
 	// Of Receive's goroutine alone.
-	identity auth.Identity
-	refused  bool // nothing more is heard
+	refused bool // nothing more is heard
 
 	lane *lane // nil until it publishes
 }
@@ -96,11 +99,18 @@ func (s *Session) log(user proto.UserID) *zap.Logger {
 // ID is the client's id, also before it is authenticated.
 func (s *Session) ID() proto.ClientID { return s.id }
 
-// Tick ends a client that has not told who it is in time. It returns when it wants to be
-// called again; zero is never.
+// Tick ends a client that has not told who it is in time, and one whose token has expired. It
+// returns when it wants to be called again; zero is never.
 func (s *Session) Tick(now time.Time) (next time.Time) {
-	if s.client.Load() != nil {
-		return time.Time{}
+	if i := s.identity.Load(); i != nil {
+		if i.Expires == 0 {
+			return time.Time{}
+		}
+		next = time.Unix(i.Expires, 0).Add(auth.Leeway)
+		if !now.Before(next) {
+			s.conn.End(proto.CloseExpired)
+		}
+		return next
 	}
 	next = s.since.Add(s.o.AuthTimeout)
 	if !now.Before(next) {
@@ -183,10 +193,16 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.refused = true
 		return
 	}
-	s.identity = identity
+	s.identity.Store(&identity) // before Revoked is asked: see there
+	if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {
+		s.o.Metrics.refused.Inc()
+		s.dismiss(reason)
+		s.refused = true
+		return
+	}
 	s.answer(proto.EventConnected, proto.Connected{
 		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
-		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: expires(identity),
+		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: identity.Expires,
 	}, f.ID)
 	client := s.o.Hub.Add(s.id, a.Previous, s.conn)
 	s.client.Store(client)
@@ -205,34 +221,57 @@ func (s *Session) authenticate(f proto.Frame) {
 // more are left.
 func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
 	switch {
-	case err == nil && identity.Same(s.identity):
+	case err == nil && identity.Same(*s.identity.Load()):
 		s.fail(proto.CodeAlreadyAuthenticated, "with this very token", f.ID)
 		return
-	case err == nil && identity.User != s.identity.User:
+	case err == nil && identity.User != s.identity.Load().User:
 		err = errors.New("the token is of another user")
 	}
 	if err != nil {
 		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
 		return
 	}
-	s.identity = identity
+	s.identity.Store(&identity)
+	if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {
+		s.dismiss(reason)
+		return
+	}
 	var lost []proto.Room
 	for _, r := range s.client.Load().Rooms() {
-		if s.asked(r) && !identity.Rooms.Allow(r) {
+		if s.asked(r) && (!identity.Rooms.Allow(r) || s.o.Revoked.Room(identity.Bearer, r)) {
 			lost = append(lost, r)
 		}
 	}
 	if len(lost) > 0 {
 		s.client.Load().Leave("", lost)
 	}
-	s.answer(proto.EventRefreshed, proto.Refreshed{Expires: expires(identity)}, f.ID)
+	s.answer(proto.EventRefreshed, proto.Refreshed{Expires: identity.Expires}, f.ID)
 }
 
-func expires(i auth.Identity) int64 {
-	if i.Expires.IsZero() {
-		return 0
+// Revoke takes back what revocations cover. It may be called from any goroutine.
+func (s *Session) Revoke(all []proto.Revocation) {
+	who := s.identity.Load()
+	if who == nil {
+		return // it will be judged when it has told who it is
 	}
-	return i.Expires.Unix()
+	for _, r := range all {
+		switch {
+		case !r.Covers(who.Bearer):
+		case r.Room == "":
+			s.dismiss(r.Reason)
+			return
+		default:
+			if c := s.client.Load(); c != nil && slices.Contains(c.Rooms(), r.Room) {
+				c.Leave("", []proto.Room{r.Room})
+				s.answer(proto.EventRoomRevoked, proto.RoomRevoked{Room: r.Room, Reason: r.Reason}, "")
+			}
+		}
+	}
+}
+
+// dismiss ends a client whose access is revoked: what waits for it is not written.
+func (s *Session) dismiss(reason string) {
+	s.conn.Dismiss(proto.EncodeFrame(proto.EventRevoked, proto.Revoked{Reason: reason}, ""), proto.CloseRevoked)
 }
 
 func (s *Session) isDefault(r proto.Room) bool { return slices.Contains(s.o.DefaultRooms, r) }
@@ -281,21 +320,28 @@ func (s *Session) join(f proto.Frame) {
 	if !s.client.Load().Join(f.ID, rooms, denied) {
 		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", f.ID)
 	}
+	who := s.identity.Load()
+	for _, r := range rooms { // revoked meanwhile, by somebody who did not see it in the room yet
+		if s.o.Revoked.Room(who.Bearer, r.Room) {
+			s.client.Load().Leave("", []proto.Room{r.Room})
+		}
+	}
 }
 
 // judge says which room a client means by a name, or why it may not be in it. The system's
 // rooms have it from the start; it names them to go on from a position.
 func (s *Session) judge(r proto.Room) (proto.Room, proto.ErrorCode) {
+	who := s.identity.Load()
 	switch {
 	case r == proto.Broadcasts:
 		return r, ""
-	case r == proto.OwnUser && s.identity.User != "":
-		return proto.UserRoom(s.identity.User), ""
+	case r == proto.OwnUser && who.User != "":
+		return proto.UserRoom(who.User), ""
 	}
 	if err, ok := errors.AsType[*proto.NameError](r.Check()); ok {
 		return r, err.Code
 	}
-	if !s.isDefault(r) && !s.identity.Rooms.Allow(r) {
+	if !s.isDefault(r) && !who.Rooms.Allow(r) || s.o.Revoked.Room(who.Bearer, r) {
 		return r, proto.CodeForbidden
 	}
 	return r, ""

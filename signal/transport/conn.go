@@ -58,6 +58,18 @@ func (c *conn) End(code proto.CloseCode) {
 	}
 }
 
+// Dismiss closes the connection with one last frame; what waits for the client is not written,
+// but for the rest of a frame that has begun.
+func (c *conn) Dismiss(last []byte, code proto.CloseCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.code == 0 && !c.closed {
+		c.dropAlone()
+		c.put(last, keep)
+		c.end(code, nil)
+	}
+}
+
 // ending says whether nothing more is heard of the client.
 func (c *conn) ending() bool {
 	c.mu.Lock()

@@ -25,7 +25,10 @@ func (c *conn) flush() {
 	if s, err := c.raw.wait(c.socket); err == nil {
 		// f writes what it can and says whether it is done; between its calls the runtime
 		// waits until the socket is writable. An error means that it has been closed.
-		f := func(uintptr) bool { return c.flushSome() }
+		f := func(uintptr) bool {
+			c.owner.trust.wait()
+			return c.flushSome()
+		}
 		if err := s.Write(f); err != nil {
 			c.flushSome()
 		}
@@ -63,6 +66,7 @@ func (c *conn) flushSome() (done bool) {
 // has another way to do it.
 func (c *conn) flushBlocking() {
 	for {
+		c.owner.trust.wait()
 		c.mu.Lock()
 		more := c.next()
 		p := c.rest

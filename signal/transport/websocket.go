@@ -58,6 +58,7 @@ type WebSocket struct {
 	poller   *poller // nil when each connection has a goroutine
 	wheel    wheel
 	attached attached
+	trust    trust
 	changes  atomic.Uint64 // connections that came or went
 
 	mu      sync.Mutex
@@ -125,12 +126,20 @@ func (w *WebSocket) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Revoke takes back from all clients what revocations cover.
+func (w *WebSocket) Revoke(all []proto.Revocation) {
+	for _, c := range w.all() {
+		c.session.Revoke(all)
+	}
+}
+
 // Shutdown ends every connection with 1001, and waits for them until ctx ends; then
 // it cuts the rest.
 func (w *WebSocket) Shutdown(ctx context.Context) error {
 	w.mu.Lock()
 	w.closing = true
 	w.mu.Unlock()
+	w.trust.renew(forEver)
 	for _, c := range w.all() {
 		c.End(proto.CloseGoingAway)
 	}

@@ -85,6 +85,7 @@ func serveBy(t *testing.T, secure bool, change func(*transport.Options)) *server
 	d.hub = hub.New(d, reg)
 	o := transport.Options{
 		Session: &session.Options{
+			Revoked: &auth.Revoked{},
 			Node: proto.NewNodeID(), Hub: d.hub, Verifier: auth.None{}, AuthTimeout: 5 * time.Second,
 			Heartbeat: transport.PingAfter, Log: zap.NewNop(), Metrics: session.NewMetrics(reg),
 		},

@@ -48,7 +48,9 @@ func (c *conn) Write(b *hub.Batch) (taken int) {
 		return 0
 	}
 	n := 0
-	if c.bytes == 0 {
+	if c.bytes == 0 && c.owner.trust.over() {
+		c.startFlusher() // which waits, and says that the client is drained
+	} else if c.bytes == 0 {
 		if n = c.try(b.Joined); n == len(b.Joined) {
 			return len(b.Entries)
 		}
@@ -126,12 +128,15 @@ func (c *conn) deaf() bool { return c.code != 0 || c.broken || c.closed }
 // put writes a frame, or lets it wait behind others; of what must wait it keeps what kept
 // returns. It is called with mu held.
 func (c *conn) put(frame []byte, kept func([]byte) []byte) bool {
-	if c.bytes > 0 {
+	if untrusted := c.owner.trust.over(); c.bytes > 0 || untrusted {
 		if c.bytes+len(frame)+(len(c.alone)+1)*frameCost > outbound {
 			return false
 		}
 		c.alone = append(c.alone, kept(frame))
 		c.bytes += len(frame)
+		if untrusted {
+			c.startFlusher()
+		}
 		return true
 	}
 	if n := c.try(frame); n < len(frame) {

@@ -136,7 +136,7 @@ func (d *diagnosis) token(token string) {
 		d.finds("compare the token's claims with APP_ENV_SIGNAL_JWT_*", "a node would refuse the token: %v", err)
 		return
 	}
-	d.ok("the token is of user %q until %s; rooms %v, publish %v", id.User, id.Expires.Format(time.RFC3339), id.Rooms, id.Publish)
+	d.ok("the token is of user %q until %s; rooms %v, publish %v", id.User, time.Unix(id.Expires, 0).Format(time.RFC3339), id.Rooms, id.Publish)
 }
 
 func (d *diagnosis) nodes(ctx context.Context, e *emitter.Emitter) {

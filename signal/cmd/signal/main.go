@@ -44,7 +44,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serve(), dev(), benchmark(), token(), send(), doctor(), health(), version())
+	c.AddCommand(serve(), dev(), benchmark(), token(), send(), revoke(), doctor(), health(), version())
 	return c
 }
 

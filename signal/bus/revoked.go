@@ -1,0 +1,116 @@
+package bus
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// What is revoked is written to a log on Redis. Whoever writes there says so on the control
+// channel, and each node reads on; it also reads on once a second, so that a message that is
+// lost costs a second. The log is not to be lost either: a Redis that comes back without it
+// gets from the nodes what they know.
+const (
+	revokedEvery = time.Second
+	trustEvery   = 250 * time.Millisecond
+	// trustLasts is how long clients may be written to after this process was last seen to go
+	// on. With revokedEvery it is less than three seconds: nobody is written to for longer after
+	// a revocation, also by a node that stood still.
+	trustLasts = 1500 * time.Millisecond
+	// trustAnyway is when a process that stood still goes on without having read the log: its
+	// Redis does not answer.
+	trustAnyway = 10 * time.Second
+	forgetEvery = time.Hour
+)
+
+// followRevoked reads the log until ctx ends.
+func (b *Bus) followRevoked(ctx context.Context) {
+	every := time.NewTicker(revokedEvery)
+	defer every.Stop()
+	last, forgotten := "", time.Now()
+	for said := false; ; {
+		began := b.clock()
+		at, err := b.readRevoked(ctx, last)
+		switch {
+		case err == nil:
+			last, said = at, false
+			b.judged.Store(began)
+		case !said && ctx.Err() == nil:
+			said = true
+			b.log.Warn("revocations not read", zap.Error(err))
+		}
+		if time.Since(forgotten) > forgetEvery {
+			forgotten = time.Now()
+			before := forgotten.Add(-b.keep)
+			b.judge.Forget(before)
+			if err := b.emitter.ForgetRevocations(ctx, before); err != nil && ctx.Err() == nil {
+				b.log.Warn("old revocations not forgotten", zap.Error(err))
+			}
+		}
+		select {
+		case <-b.revoked:
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readRevoked reads all pages after an entry, and returns the last one's id.
+func (b *Bus) readRevoked(ctx context.Context, last string) (string, error) {
+	for {
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
+		all, next, lost, more, err := b.emitter.Revocations(bounded, last)
+		cancel()
+		if err != nil {
+			return last, err
+		}
+		var missing []proto.Revocation
+		if lost {
+			missing = b.judge.All()
+			b.log.Warn("Redis has lost the log of revocations: what is known is written again", zap.Int("revocations", len(missing)))
+		}
+		if fresh := b.judge.Revoke(all); len(fresh) > 0 {
+			b.log.Info("revoked", zap.Int("revocations", len(fresh)))
+		}
+		if len(missing) > 0 {
+			bounded, cancel := context.WithTimeout(ctx, readTimeout)
+			err := b.emitter.RevokeAgain(bounded, missing)
+			cancel()
+			if err != nil {
+				return last, err // the log is lost the next time too
+			}
+		}
+		if last = next; !more {
+			return last, nil
+		}
+	}
+}
+
+// trust says all the time that clients may be written to, until ctx ends. After this process
+// stood still it says so only when the log has been read again.
+func (b *Bus) trust(ctx context.Context) {
+	every := time.NewTicker(trustEvery)
+	defer every.Stop()
+	var stood time.Duration // when it was last noticed, since the bus began; 0 when that is settled
+	for last := b.clock(); ; {
+		now := b.clock()
+		if time.Duration(now-last) > trustLasts {
+			stood = time.Duration(now)
+			signal(b.revoked)
+		}
+		last = now
+		if stood == 0 || time.Duration(b.judged.Load()) > stood || time.Duration(now)-stood > trustAnyway {
+			stood = 0
+			b.judge.Trust(trustLasts)
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

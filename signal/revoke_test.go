@@ -1,0 +1,271 @@
+package signal_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+// bearing is a token of a user with these claims too.
+func bearing(t *testing.T, user string, more jwt.MapClaims) string {
+	t.Helper()
+	c := jwt.MapClaims{"sub": user, "aud": "signal", "rooms": []string{"*"}, "publish": []string{"*"},
+		"iat": time.Now().Unix(), "exp": time.Now().Add(5 * time.Minute).Unix()}
+	for k, v := range more {
+		c[k] = v
+	}
+	return signed(t, secret, c)
+}
+
+// expectRevoked wants a client to be told, and its connection to end.
+func expectRevoked(t *testing.T, c *wstest.Client, reason string) {
+	t.Helper()
+	var r proto.Revoked
+	if f := c.Expect(t, "auth.revoked"); json.Unmarshal(f.Data, &r) != nil || r.Reason != reason {
+		t.Errorf("told %s, want the reason %q", f.Data, reason)
+	}
+	c.ExpectClose(t, proto.CloseRevoked)
+}
+
+// refusedAsRevoked wants a token to be let in nowhere.
+func refusedAsRevoked(t *testing.T, addr, token, reason string) {
+	t.Helper()
+	c := wstest.Connect(t, addr)
+	c.Send("authenticate", map[string]string{"type": "Bearer", "token": token}, "")
+	expectRevoked(t, c, reason)
+}
+
+// TestRevoke: what is revoked is revoked on all nodes and stays so, and nobody else notices.
+func TestRevoke(t *testing.T) {
+	for name, redis := range eachRedis(t) {
+		t.Run(name, func(t *testing.T) {
+			near, far := run(t, settings(redis.Settings())), run(t, settings(redis.Settings()))
+			for what, c := range map[string]struct {
+				claims, other jwt.MapClaims // of tokens that it covers, and of others of the same user
+				revoke        proto.Revocation
+			}{
+				"a user":    {nil, jwt.MapClaims{"iat": time.Now().Add(10 * time.Second).Unix()}, proto.Revocation{User: "a user"}},
+				"a session": {jwt.MapClaims{"sid": "s-1"}, jwt.MapClaims{"sid": "s-2"}, proto.Revocation{Session: "s-1"}},
+				"a token":   {jwt.MapClaims{"jti": "t-1"}, jwt.MapClaims{"jti": "t-2"}, proto.Revocation{Token: "t-1"}},
+				"a tenant":  {jwt.MapClaims{"tenant": "shop-1"}, jwt.MapClaims{"tenant": "shop-2"}, proto.Revocation{Tenant: "shop-1"}},
+			} {
+				t.Run(what, func(t *testing.T) {
+					theirs := bearing(t, what, c.claims)
+					others := []*wstest.Client{wstest.Login(t, near.addr(), bearing(t, what, c.other)), wstest.Login(t, far.addr(), token(t, "somebody", proto.Grants{"*"}, nil))}
+					a, b := wstest.Login(t, near.addr(), theirs, "orders"), wstest.Login(t, far.addr(), theirs)
+					c.revoke.Reason = "the shift is over"
+					if err := near.Revoke(t.Context(), c.revoke); err != nil {
+						t.Fatal(err)
+					}
+					expectRevoked(t, a, c.revoke.Reason)
+					expectRevoked(t, b, c.revoke.Reason)
+					refusedAsRevoked(t, far.addr(), theirs, c.revoke.Reason)
+					for _, o := range others {
+						o.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
+						o.Expect(t, "joined")
+						o.Close()
+					}
+					q, _ := http.NewRequest(http.MethodGet, "http://"+near.addr()+"/replay/orders?fromSeq=1", nil)
+					q.Header.Set("Authorization", "Bearer "+theirs)
+					if r, err := http.DefaultClient.Do(q); err != nil || r.StatusCode != http.StatusUnauthorized {
+						t.Errorf("its history: %v, %v", r, err)
+					}
+				})
+			}
+			t.Run("a room", func(t *testing.T) {
+				tok := bearing(t, "u9", jwt.MapClaims{"rooms": []string{"orders", "stock"}})
+				c := wstest.Login(t, far.addr(), tok, "orders", "stock")
+				if err := near.Revoke(t.Context(), proto.Revocation{User: "u9", Room: "orders", Reason: "moved"}); err != nil {
+					t.Fatal(err)
+				}
+				var told []string
+				for range 2 {
+					f, err := c.Next()
+					if err != nil {
+						t.Fatal(err)
+					}
+					told = append(told, f.Event+" "+string(f.Data))
+				}
+				slices.Sort(told)
+				if want := []string{`left {"rooms":["orders"]}`, `room.access.revoked {"room":"orders","reason":"moved"}`}; !slices.Equal(told, want) {
+					t.Errorf("told %q, want %q", told, want)
+				}
+				e := emitter.New(redis.Settings())
+				defer e.Close()
+				for _, r := range []proto.Room{"orders", "stock"} {
+					if _, err := e.SendToRoom(t.Context(), r, "n", 1); err != nil {
+						t.Error(err)
+					}
+				}
+				if f := c.Expect(t, "n"); f.Room != "stock" {
+					t.Errorf("it hears %s", f.Room)
+				}
+				c.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
+				var j proto.Joined
+				if f := c.Expect(t, "joined"); json.Unmarshal(f.Data, &j) != nil || len(j.Denied) != 1 || j.Denied[0].Code != proto.CodeForbidden {
+					t.Errorf("joined %s", f.Data)
+				}
+				c.Send("publish", map[string]any{"room": "orders", "event": "n", "data": 1}, "p")
+				if f := c.Expect(t, "error"); !bytes.Contains(f.Data, []byte(proto.CodeForbidden)) {
+					t.Errorf("published: %s", f.Data)
+				}
+				// A token that was issued later allows it again.
+				c.Send("authenticate", map[string]any{"token": bearing(t, "u9", jwt.MapClaims{"iat": time.Now().Add(5 * time.Second).Unix()})}, "a")
+				c.Expect(t, "refreshed")
+				c.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
+				if f := c.Expect(t, "joined"); json.Unmarshal(f.Data, &j) != nil || len(j.Rooms) != 1 {
+					t.Errorf("joined %s", f.Data)
+				}
+			})
+		})
+	}
+}
+
+// TestRevocationIsKept: a revocation of which no node was told is found in the log, outlives the
+// nodes, and is written again when Redis has lost it.
+func TestRevocationIsKept(t *testing.T) {
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	tok := token(t, "u1", proto.Grants{"*"}, nil)
+	c := wstest.Login(t, n.addr(), tok)
+	rdb := srv.Client()
+	defer rdb.Close()
+	if err := rdb.Do(t.Context(), "XADD", "sg:{$ctl}:revoked", "*", "r", `{"user":"u1"}`).Err(); err != nil { // nobody is told
+		t.Fatal(err)
+	}
+	began := time.Now()
+	expectRevoked(t, c, "")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("that took %s", took)
+	}
+	if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Wait(t, func() bool { return rdb.XLen(t.Context(), "sg:{$ctl}:revoked").Val() == 1 }, "what was lost to be written again")
+	refusedAsRevoked(t, n.addr(), tok, "")
+	n.stop()
+	refusedAsRevoked(t, run(t, settings(srv.Settings())).addr(), tok, "")
+}
+
+// TestRevokedMeanwhile: whoever connects, or joins, while it is revoked does not slip through.
+func TestRevokedMeanwhile(t *testing.T) {
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	var g sync.WaitGroup
+	for i := range 40 {
+		user := fmt.Sprint("u", i)
+		tok := token(t, user, proto.Grants{"*"}, nil)
+		g.Go(func() {
+			c := wstest.Connect(t, n.addr())
+			c.Send("authenticate", map[string]string{"type": "Bearer", "token": tok}, "")
+			if i%2 == 1 {
+				c.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
+			}
+			for {
+				f, err := c.Next()
+				if code, _ := wstest.Closed(err); code == proto.CloseRevoked && i%2 == 0 {
+					return
+				}
+				if err != nil {
+					t.Errorf("%s: %v", user, err)
+					return
+				}
+				var j proto.Joined
+				left := f.Event == "left" || f.Event == "joined" && f.ID == "j" && json.Unmarshal(f.Data, &j) == nil && len(j.Denied) == 1
+				if i%2 == 1 && left {
+					return
+				}
+			}
+		})
+		g.Go(func() {
+			r := proto.Revocation{User: proto.UserID(user)}
+			if i%2 == 1 {
+				r.Room = "orders"
+			}
+			if err := n.Revoke(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	g.Wait()
+}
+
+// TestStopped: a node that stood still while a client was revoked writes nothing to it when it
+// wakes up, though events came meanwhile.
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := startProcess(t, srv)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	c := wstest.Login(t, n.addr, token(t, "u1", proto.Grants{"*"}, nil), "orders")
+	stays := wstest.Login(t, n.addr, token(t, "u2", proto.Grants{"*"}, nil), "orders")
+	_ = n.cmd.Process.Signal(syscall.SIGSTOP)
+	if err := e.Revoke(t.Context(), proto.Revocation{User: "u1"}); err != nil {
+		t.Fatal(err)
+	}
+	pass(3 * time.Second)
+	const events = 50
+	for i := range events {
+		if _, err := e.SendToRoom(t.Context(), "orders", "n", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = n.cmd.Process.Signal(syscall.SIGCONT)
+	expectRevoked(t, c, "")
+	for range events {
+		stays.Expect(t, "n")
+	}
+}
+
+// TestTokenExpires: a connection ends half a minute after its token, unless it has shown another
+// one meanwhile.
+func TestTokenExpires(t *testing.T) {
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	old := jwt.MapClaims{"iat": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(-28 * time.Second).Unix()}
+	ends, stays := wstest.Login(t, n.addr(), bearing(t, "u1", old)), wstest.Login(t, n.addr(), bearing(t, "u1", old))
+	stays.Send("authenticate", map[string]any{"token": bearing(t, "u1", nil)}, "a")
+	stays.Expect(t, "refreshed")
+	ends.ExpectClose(t, proto.CloseExpired)
+	stays.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
+	stays.Expect(t, "joined")
+}
+
+// TestRevokeOverHTTP: services without Go revoke too, and hear what is wrong with what they ask.
+func TestRevokeOverHTTP(t *testing.T) {
+	srv := redistest.Start(t)
+	n := run(t, settings(srv.Settings()))
+	c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil))
+	for body, want := range map[string]int{
+		`{}`: 400, `{"user":"u2","session":"s"}`: 400, `{"session":"s","room":"orders"}`: 400, `{"user":"a{b"}`: 400, `{"usr":"u1"}`: 400, ``: 400,
+		`{"user":"u2"}`: 204, `{"user":"u2","room":"orders"}`: 204,
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		q, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+n.addr()+"/api/revoke", bytes.NewReader([]byte(body)))
+		q.Header.Set("Authorization", "Bearer "+secret)
+		r, err := http.DefaultClient.Do(q)
+		if err != nil || r.StatusCode != want {
+			t.Errorf("%s: %v, %v, want %d", body, r, err, want)
+		}
+		cancel()
+	}
+	if out, err := command(t, reaching(srv.Settings()), "revoke", "--user", "u1", "--reason", "bye").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	expectRevoked(t, c, "bye")
+}
