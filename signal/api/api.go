@@ -37,8 +37,8 @@ type Options struct {
 	WebSocket    http.Handler // GET /ws
 	Sender       Sender
 	Historian    Historian
-	Verifier     Verifier       // of those who ask for history
-	Revoked      *auth.Revoked  // the same
+	Verifier     Verifier      // of those who ask for history
+	Revoked      *auth.Revoked // the same
 	Revoker      Revoker
 	DefaultRooms []proto.Room   // that everybody may ask for
 	Key          emitter.Secret // of POST /api/…; empty closes them

@@ -68,7 +68,7 @@ func (s *Session) publish(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	who := s.identity.Load()
+	who, _ := s.who()
 	if !who.Publish.Allow(p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
 		s.o.Metrics.denied.Inc()
 		s.fail(proto.CodeForbidden, "publish to this room", f.ID)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,10 +76,13 @@ type Session struct {
 	o     *Options
 	id    proto.ClientID
 	conn  Conn
-	since time.Time
+	since int64 // Unix nanoseconds
 
-	client   atomic.Pointer[hub.Client]    // nil until authenticated, set by Receive
-	identity atomic.Pointer[auth.Identity] // set before client, by Receive
+	client atomic.Pointer[hub.Client] // nil until authenticated, set by Receive
+
+	mu       sync.Mutex
+	known    bool          // guarded by mu: there is an identity, before there is a client
+	identity auth.Identity // guarded by mu; set by Receive. Behind a pointer it would cost ten times its bytes: among garbage
 
 	// Of Receive's goroutine alone.
 	refused bool // nothing more is heard
@@ -88,12 +92,25 @@ type Session struct {
 
 // New begins a conversation over conn. Close ends it.
 func New(o *Options, conn Conn) *Session {
-	return &Session{o: o, id: proto.NewClientID(o.Node), conn: conn, since: time.Now()}
+	return &Session{o: o, id: proto.NewClientID(o.Node), conn: conn, since: time.Now().UnixNano()}
 }
 
 // log is made when something is to be said: a session that is quiet costs no logger.
 func (s *Session) log(user proto.UserID) *zap.Logger {
 	return s.o.Log.With(zap.String("client_id", string(s.id)), zap.String("user_id", string(user)))
+}
+
+// who is the client, if it has told.
+func (s *Session) who() (i auth.Identity, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity, s.known
+}
+
+func (s *Session) is(i auth.Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identity, s.known = i, true
 }
 
 // ID is the client's id, also before it is authenticated.
@@ -102,17 +119,17 @@ func (s *Session) ID() proto.ClientID { return s.id }
 // Tick ends a client that has not told who it is in time, and one whose token has expired. It
 // returns when it wants to be called again; zero is never.
 func (s *Session) Tick(now time.Time) (next time.Time) {
-	if i := s.identity.Load(); i != nil {
-		if i.Expires == 0 {
+	if who, known := s.who(); known {
+		if who.Expires == 0 {
 			return time.Time{}
 		}
-		next = time.Unix(i.Expires, 0).Add(auth.Leeway)
+		next = time.Unix(who.Expires, 0).Add(auth.Leeway)
 		if !now.Before(next) {
 			s.conn.End(proto.CloseExpired)
 		}
 		return next
 	}
-	next = s.since.Add(s.o.AuthTimeout)
+	next = time.Unix(0, s.since).Add(s.o.AuthTimeout)
 	if !now.Before(next) {
 		s.conn.End(proto.CloseAuthTimeout)
 	}
@@ -193,7 +210,7 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.refused = true
 		return
 	}
-	s.identity.Store(&identity) // before Revoked is asked: see there
+	s.is(identity) // before Revoked is asked: see there
 	if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {
 		s.o.Metrics.refused.Inc()
 		s.dismiss(reason)
@@ -220,18 +237,19 @@ func (s *Session) authenticate(f proto.Frame) {
 // refresh takes a newer token of the same user: rooms that it does not allow any
 // more are left.
 func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
+	before, _ := s.who()
 	switch {
-	case err == nil && identity.Same(*s.identity.Load()):
+	case err == nil && identity.Same(before):
 		s.fail(proto.CodeAlreadyAuthenticated, "with this very token", f.ID)
 		return
-	case err == nil && identity.User != s.identity.Load().User:
+	case err == nil && identity.User != before.User:
 		err = errors.New("the token is of another user")
 	}
 	if err != nil {
 		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
 		return
 	}
-	s.identity.Store(&identity)
+	s.is(identity)
 	if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {
 		s.dismiss(reason)
 		return
@@ -250,8 +268,8 @@ func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
 
 // Revoke takes back what revocations cover. It may be called from any goroutine.
 func (s *Session) Revoke(all []proto.Revocation) {
-	who := s.identity.Load()
-	if who == nil {
+	who, known := s.who()
+	if !known {
 		return // it will be judged when it has told who it is
 	}
 	for _, r := range all {
@@ -320,7 +338,7 @@ func (s *Session) join(f proto.Frame) {
 	if !s.client.Load().Join(f.ID, rooms, denied) {
 		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", f.ID)
 	}
-	who := s.identity.Load()
+	who, _ := s.who()
 	for _, r := range rooms { // revoked meanwhile, by somebody who did not see it in the room yet
 		if s.o.Revoked.Room(who.Bearer, r.Room) {
 			s.client.Load().Leave("", []proto.Room{r.Room})
@@ -331,7 +349,7 @@ func (s *Session) join(f proto.Frame) {
 // judge says which room a client means by a name, or why it may not be in it. The system's
 // rooms have it from the start; it names them to go on from a position.
 func (s *Session) judge(r proto.Room) (proto.Room, proto.ErrorCode) {
-	who := s.identity.Load()
+	who, _ := s.who()
 	switch {
 	case r == proto.Broadcasts:
 		return r, ""

@@ -86,7 +86,7 @@ func serveBy(t *testing.T, secure bool, change func(*transport.Options)) *server
 	o := transport.Options{
 		Session: &session.Options{
 			Revoked: &auth.Revoked{},
-			Node: proto.NewNodeID(), Hub: d.hub, Verifier: auth.None{}, AuthTimeout: 5 * time.Second,
+			Node:    proto.NewNodeID(), Hub: d.hub, Verifier: auth.None{}, AuthTimeout: 5 * time.Second,
 			Heartbeat: transport.PingAfter, Log: zap.NewNop(), Metrics: session.NewMetrics(reg),
 		},
 		FrameBytes: 64 << 10, Log: zap.NewNop(), Registerer: reg,
