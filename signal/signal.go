@@ -82,6 +82,9 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	n.emitter = emitter.New(cfg.Redis)
 	n.countPublished(reg)
 	revoked := &auth.Revoked{}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signal_revocations", Help: "Revocations that may still cover a token.",
+	}, func() float64 { return float64(revoked.Size()) }))
 	n.bus = bus.New(bus.Options{
 		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter,
 		Judge: judge{revoked, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,

@@ -56,6 +56,7 @@ export class Client {
   #tries = 0
   #opened = Infinity // when
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #refresh
 
   /** @param {Options} options positions are those of an earlier client of this page, by room; this one keeps them up to date */
   constructor(options) {
@@ -86,11 +87,12 @@ export class Client {
   close() {
     this.#closed = true
     clearTimeout(this.#timer)
+    clearTimeout(this.#refresh)
     this.#socket?.close(1000)
   }
 
   async #connect() {
-    this.#options.state(this.#tries ? 'reconnecting' : 'connecting')
+    if (!this.#tries) this.#options.state('connecting')
     let token
     try { token = await this.#options.token() } catch { return this.#again() }
     if (this.#closed) return
@@ -103,6 +105,7 @@ export class Client {
   /** @param {number} code */
   #ended(code) {
     this.#ready = false
+    clearTimeout(this.#refresh)
     if (Date.now() - this.#opened > stable) this.#tries = 0
     this.#opened = Infinity
     if (this.#closed) return
@@ -118,6 +121,19 @@ export class Client {
 
   /** @param {string} event @param {any} data @param {string} [id] */
   #say(event, data, id) { if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify({ event, data, id })) }
+
+  /** Shows a new token when four fifths of this one's life are over: the connection would end with it.
+   * @param {number | undefined} expires seconds since 1970 */
+  #renew(expires) {
+    clearTimeout(this.#refresh)
+    if (!expires) return
+    const socket = this.#socket, life = expires * 1000 - Date.now()
+    this.#refresh = setTimeout(async () => {
+      let token
+      try { token = await this.#options.token() } catch { return this.#renew(expires) } // sooner each time
+      if (socket === this.#socket) this.#say('authenticate', { type: 'Bearer', token })
+    }, Math.min(Math.max(0.8 * life, 1_000), 2 ** 31 - 1))
+  }
 
   /** Joins from where the rooms are. @param {string[]} names */
   #join(names) {
@@ -136,13 +152,16 @@ export class Client {
         this.#previous = data.id
         this.#ready = true
         this.#opened = Date.now()
+        this.#renew(data.expires)
         return this.#join([...this.#rooms.keys()])
+      case 'refreshed': return this.#renew(data.expires)
       case 'joined':
         for (const r of data.rooms) this.#joined(r)
         for (const d of data.denied) this.#denied(d)
         return data.done && this.#options.state('connected')
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
+      case 'room.access.revoked': return this.#revoked(data.room)
       case 'degraded': return this.#options.state('degraded')
       case 'restored': return this.#options.state('connected')
     }
@@ -169,6 +188,13 @@ export class Client {
     if (code !== 'bad_position' || !room?.position) return room?.handlers.denied?.(code)
     room.position = ''
     this.#join([name])
+  }
+
+  /** The room is taken back: it is not joined again. @param {string} name */
+  #revoked(name) {
+    const room = this.#rooms.get(name)
+    this.#rooms.delete(name)
+    room?.handlers.denied?.('forbidden')
   }
 
   /** The room goes on elsewhere. @param {string} name @param {string} position @param {string} reason @param {number} after */

@@ -138,3 +138,31 @@ test('the wait grows, stays bounded, and differs', () => {
   assert.deepEqual([0, 1, 2, 6, 7, 50].map(longest), [1_000, 1_000, 2_000, 30_000, 30_000, 30_000])
   assert.equal(backoff(5, () => 0), 0)
 })
+
+test('a new token before the present one ends', async (t) => {
+  const { socket } = await joined(t, 0)
+  const expires = (seconds) => Date.now() / 1000 + seconds
+  socket.say({ event: 'refreshed', data: { expires: expires(100) } })
+  const asked = () => socket.sent.filter((f) => f.event === 'authenticate').length
+  t.mock.timers.tick(79_000)
+  assert.equal(asked(), 1) // that of the beginning
+  t.mock.timers.tick(2_000)
+  await Promise.resolve()
+  assert.equal(asked(), 2)
+  socket.say({ event: 'refreshed', data: { expires: expires(100) } })
+  t.mock.timers.tick(81_000)
+  await Promise.resolve()
+  assert.equal(asked(), 3)
+})
+
+test('a room that is taken back is not joined again', async (t) => {
+  const { socket, client } = await joined(t, 0)
+  const told = []
+  client.join('stock', { event: () => {}, denied: (code) => told.push(code) })
+  socket.say({ event: 'room.access.revoked', data: { room: 'stock' } })
+  assert.deepEqual(told, ['forbidden'])
+  socket.end(1001)
+  t.mock.timers.tick(1_000)
+  const again = await connected('c2')
+  assert.deepEqual(again.sent.filter((f) => f.event === 'join').map((f) => f.data.rooms.map((r) => r.room ?? r)), [['orders']])
+})
