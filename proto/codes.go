@@ -81,6 +81,7 @@ const (
 	CloseBadUTF8     CloseCode = 1007
 	CloseTooBig      CloseCode = 1009
 	CloseInternal    CloseCode = 1011
+	CloseTryAgain    CloseCode = 1013
 	CloseAuthTimeout CloseCode = 4001
 	CloseHeartbeat   CloseCode = 4002
 	CloseAuthFailed  CloseCode = 4003
@@ -120,6 +121,7 @@ var Closes = []CloseInfo{
 	{CloseBadUTF8, "Not UTF-8", ReconnectBackoff},
 	{CloseTooBig, "Frame too big", ReconnectBackoff},
 	{CloseInternal, "Internal error", ReconnectBackoff},
+	{CloseTryAgain, "Try again later", ReconnectBackoff},
 	{CloseAuthTimeout, "Authentication timeout", ReconnectBackoff},
 	{CloseHeartbeat, "Heartbeat timeout", ReconnectBackoff},
 	{CloseAuthFailed, "Authentication failed", ReconnectNever},

@@ -3,12 +3,16 @@ package signal_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -363,6 +367,56 @@ func TestAuthentication(t *testing.T) {
 	})
 	if strings.Contains(n.log.String(), "eyJ") {
 		t.Error("the log has a token")
+	}
+}
+
+// TestKeysAtAnAddress: a client whose key is not known yet waits for it, says nothing else
+// meanwhile, and may try again when the address does not answer.
+func TestKeysAtAnAddress(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan int, 10) // with a status, when the test says so
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(<-answers)
+		fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":%q}]}`, base64.RawURLEncoding.EncodeToString(public))
+	}))
+	defer keys.Close()
+	start := func() *node {
+		cfg := settings(redistest.Start(t).Settings())
+		cfg.JWTSecret, cfg.JWTKeys = "", keys.URL
+		return run(t, cfg)
+	}
+	made := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{"sub": "u1", "aud": "signal", "exp": time.Now().Add(time.Minute).Unix()})
+	made.Header["kid"] = "k"
+	tok, err := made.SignedString(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for status, expect := range map[int]func(*wstest.Client){
+		200: func(c *wstest.Client) { c.Expect(t, "connected") },
+		500: func(c *wstest.Client) {
+			if f := c.Expect(t, "error"); !bytes.Contains(f.Data, []byte(proto.CodeAuthError)) {
+				t.Errorf("told %s", f.Data)
+			}
+			c.ExpectClose(t, proto.CloseTryAgain)
+		},
+	} {
+		n := start() // which asks for the keys at its start
+		c := wstest.Connect(t, n.addr())
+		c.Send("authenticate", map[string]any{"token": tok}, "")
+		c.Send("authenticate", map[string]any{"token": tok}, "2")
+		if f := c.Expect(t, "error"); !bytes.Contains(f.Data, []byte(proto.CodeBusy)) || f.ID != "2" {
+			t.Errorf("a second token meanwhile: %s", f.Raw)
+		}
+		c.Send("join", map[string]any{"rooms": []string{"orders"}}, "3")
+		if f := c.Expect(t, "error"); !bytes.Contains(f.Data, []byte(proto.CodeUnauthenticated)) {
+			t.Errorf("a join meanwhile: %s", f.Raw)
+		}
+		answers <- status
+		expect(c)
+		n.stop()
 	}
 }
 

@@ -55,6 +55,7 @@ type Node struct {
 	config   Config
 	log      *zap.Logger
 	emitter  *emitter.Emitter
+	keys     *auth.Keys // nil without
 	hub      *hub.Hub
 	bus      *bus.Bus
 	sockets  *transport.WebSocket
@@ -71,7 +72,11 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	n := &Node{id: proto.NewNodeID()}
+	who, keys, err := Verifier(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("signal: %w", err)
+	}
+	n := &Node{id: proto.NewNodeID(), keys: keys}
 	n.log = log.With(zap.String("node", string(n.id)))
 	if err := n.listen(&cfg); err != nil {
 		return nil, err
@@ -90,7 +95,6 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		Judge: judge{revoked, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
-	who := verifier(cfg)
 	n.sockets = transport.New(transport.Options{
 		Session: &session.Options{
 			Node: n.id, Hub: n.hub, Verifier: who, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
@@ -164,17 +168,26 @@ func server(h http.Handler) *http.Server {
 	}
 }
 
-func verifier(cfg Config) session.Verifier {
+// Verifier judges tokens as a node with this Config does, which lets the keys run.
+func Verifier(cfg Config) (session.Verifier, *auth.Keys, error) {
 	if cfg.Auth == "none" {
-		return auth.None{}
+		return auth.None{}, nil, nil
 	}
-	return auth.New(AuthOptions(cfg))
+	o := AuthOptions(cfg)
+	if cfg.JWTKeys != "" {
+		keys, err := auth.NewKeys(cfg.JWTKeys)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%sJWT_KEYS: %w", config.Prefix, err)
+		}
+		o.Keys = keys
+	}
+	return auth.New(o), o.Keys, nil
 }
 
-// AuthOptions say which tokens a node with this Config accepts, and issue such.
+// AuthOptions say which tokens a node with this Config accepts, but for its keys, and issue such.
 func AuthOptions(cfg Config) auth.Options {
 	return auth.Options{
-		Secret: []byte(cfg.JWTSecret), Audience: cfg.JWTAudience, MaxLifetime: cfg.JWTMaxLifetime,
+		Secret: []byte(cfg.JWTSecret), Issuer: cfg.JWTIssuer, Type: cfg.JWTType, Audience: cfg.JWTAudience, MaxLifetime: cfg.JWTMaxLifetime,
 		Rooms: cfg.JWTRooms, Publish: cfg.JWTPublish,
 	}
 }
@@ -224,6 +237,10 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.admin.BaseContext = func(net.Listener) context.Context { return failed } // a profile under way ends too
 	g.Go(func() error { return n.hub.Run(below) })
+	g.Go(func() error {
+		n.keys.Run(below, func(err error) { n.log.Warn("keys of tokens not fetched", zap.Error(err)) })
+		return nil
+	})
 	g.Go(func() error { return n.bus.Run(below, n.hub) })
 	g.Go(func() error { return n.sockets.Run(below) })
 	g.Go(func() error { return ignoreClosed(n.public.Serve(n.publicAt)) })

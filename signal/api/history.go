@@ -25,6 +25,7 @@ type Historian interface {
 // A Verifier says who the bearer of a token is.
 type Verifier interface {
 	Verify(token string) (auth.Identity, error)
+	Await(ctx context.Context, token string) (auth.Identity, error) // when that says auth.ErrLater
 }
 
 // history is for clients' pages: what was missed, and the present state.
@@ -47,6 +48,14 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 			return
 		}
 		who, err := o.Verifier.Verify(token)
+		if errors.Is(err, auth.ErrLater) {
+			who, err = o.Verifier.Await(r.Context(), token)
+		}
+		if err != nil && !errors.Is(err, auth.ErrRefused) {
+			w.Header().Set("Retry-After", "1")
+			problem(w, http.StatusServiceUnavailable, proto.CodeAuthError, "the token could not be judged")
+			return
+		}
 		if err != nil {
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 			problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, err.Error())

@@ -5,6 +5,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -43,9 +44,16 @@ func digest(token string) uint64 { return maphash.String(seed, token) }
 // Same says whether both identities come from the very same token.
 func (i Identity) Same(j Identity) bool { return i.digest == j.digest }
 
+// ErrLater means that the token is signed with a key that may be at the address of the keys by
+// now: Await asks there.
+var ErrLater = errors.New("its key is not known yet")
+
 // Options say which tokens are good.
 type Options struct {
-	Secret      []byte        // of HS256
+	Secret      []byte        // of HS256; empty: no such tokens
+	Keys        *Keys         // of RS256, ES256 and EdDSA; nil: no such tokens
+	Issuer      string        // the token's iss must be it; empty: not looked at
+	Type        string        // the token's typ must be it, in any case; empty: not looked at
 	Audience    string        // the token's aud must name it; empty: not looked at
 	MaxLifetime time.Duration // longest life of a token; 0: not looked at
 	Rooms       proto.Grants  // of tokens without rooms
@@ -58,10 +66,17 @@ type Verifier struct {
 	parser *jwt.Parser
 }
 
-// New returns a Verifier for HS256 tokens.
+// New returns a Verifier.
 func New(o Options) *Verifier {
+	var methods []string
+	if len(o.Secret) > 0 {
+		methods = append(methods, jwt.SigningMethodHS256.Alg())
+	}
+	if o.Keys != nil {
+		methods = append(methods, jwt.SigningMethodRS256.Alg(), jwt.SigningMethodES256.Alg(), jwt.SigningMethodEdDSA.Alg())
+	}
 	opts := []jwt.ParserOption{
-		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+		jwt.WithValidMethods(methods),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithStrictDecoding(),
@@ -69,6 +84,9 @@ func New(o Options) *Verifier {
 	}
 	if o.Audience != "" {
 		opts = append(opts, jwt.WithAudience(o.Audience))
+	}
+	if o.Issuer != "" {
+		opts = append(opts, jwt.WithIssuer(o.Issuer))
 	}
 	return &Verifier{o, jwt.NewParser(opts...)}
 }
@@ -82,13 +100,13 @@ type claims struct {
 }
 
 // Verify says who the token's bearer is. Required are sub, exp, and aud when an
-// audience is configured; rooms and publish are used when present. An error wraps
-// ErrRefused.
+// audience is configured; rooms and publish are used when present. An error wraps ErrRefused,
+// perhaps with ErrLater, unless nobody can say what the token is worth. It does not wait.
 func (v *Verifier) Verify(token string) (Identity, error) {
 	refuse := func(format string, a ...any) (Identity, error) {
 		return Identity{}, fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, a...))
 	}
-	if v == nil || v.parser == nil {
+	if v == nil || v.parser == nil || len(v.o.Secret) == 0 && v.o.Keys == nil {
 		return refuse("no key is configured")
 	}
 	if token == "" {
@@ -101,7 +119,9 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 		return refuse("it has line breaks")
 	}
 	var c claims
-	if _, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.o.Secret, nil }); err != nil {
+	if _, err := v.parser.ParseWithClaims(token, &c, v.key); errors.Is(err, errUnsure) {
+		return Identity{}, errUnsure // not refused: it may be good in a few seconds
+	} else if err != nil {
 		return refuse("%w", reason(err))
 	}
 	id := Identity{
@@ -138,12 +158,51 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 	return id, nil
 }
 
+// Await is Verify after the keys have been asked for at their address.
+func (v *Verifier) Await(ctx context.Context, token string) (Identity, error) {
+	if err := v.o.Keys.ask(ctx); err != nil {
+		return Identity{}, fmt.Errorf("the keys do not come: %w", err)
+	}
+	id, err := v.Verify(token)
+	if errors.Is(err, errUnsure) { // it has been asked just now
+		err = fmt.Errorf("%w: %w", ErrRefused, errKey)
+	}
+	return id, err
+}
+
+// key is what a token must be signed with. Nothing in its header but alg and kid is looked at.
+func (v *Verifier) key(t *jwt.Token) (any, error) {
+	if typ, _ := t.Header["typ"].(string); v.o.Type != "" && !strings.EqualFold(typ, v.o.Type) {
+		return nil, errType
+	}
+	if t.Method == jwt.SigningMethodHS256 {
+		return v.o.Secret, nil
+	}
+	kid, ok := t.Header["kid"].(string)
+	if _, given := t.Header["kid"]; given && !ok {
+		return nil, errKey
+	}
+	found, err := v.o.Keys.find(t.Method.Alg(), kid)
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+var (
+	errType = errors.New("its typ is another one")
+	errKey  = errors.New("no such key")
+	// errUnsure is for a key that was not at the address a moment ago, and may be there now.
+	errUnsure = errors.New("its key is not known, and the address of the keys was asked a moment ago")
+)
+
 // reason is what the library says, without what it quotes from the token.
 func reason(err error) error {
 	if errors.Is(err, jwt.ErrTokenRequiredClaimMissing) {
 		return fmt.Errorf("%w: sub, exp, and aud when an audience is configured", jwt.ErrTokenRequiredClaimMissing)
 	}
 	for _, known := range [...]error{
+		ErrLater, errKey, errType, jwt.ErrTokenInvalidIssuer,
 		jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenInvalidAudience,
 		jwt.ErrTokenSignatureInvalid, jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed,
 	} {
@@ -172,12 +231,20 @@ func (o Options) Issue(user proto.UserID, life time.Duration, rooms, publish pro
 	if publish != nil {
 		c.Publish = &publish
 	}
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(o.Secret)
+	c.Issuer = o.Issuer
+	t := jwt.NewWithClaims(jwt.SigningMethodHS256, c)
+	if o.Type != "" {
+		t.Header["typ"] = o.Type
+	}
+	return t.SignedString(o.Secret)
 }
 
 // None lets everyone in and allows everything: for development. The token, if it is
 // a name, is taken as the user.
 type None struct{}
+
+// Await is never needed.
+func (n None) Await(_ context.Context, token string) (Identity, error) { return n.Verify(token) }
 
 // Verify says who the bearer claims to be.
 func (None) Verify(token string) (Identity, error) {

@@ -31,7 +31,10 @@ type Config struct {
 	AdminAddr string `env:"APP_ENV_SIGNAL_ADMIN_ADDR" envDefault:"127.0.0.1:9090"` // /livez, /readyz, /metrics, /debug/pprof
 
 	Auth           string        `env:"APP_ENV_SIGNAL_AUTH" envDefault:"jwt"` // jwt, or none: everyone may do everything, on loopback only
-	JWTSecret      Secret        `env:"APP_ENV_SIGNAL_JWT_SECRET"`            // of HS256, at least 32 bytes
+	JWTSecret      Secret        `env:"APP_ENV_SIGNAL_JWT_SECRET"`            // of HS256, at least 32 bytes; required without keys
+	JWTKeys        string        `env:"APP_ENV_SIGNAL_JWT_KEYS"`              // public keys of RS256, ES256 and EdDSA: a file (JWKS or PEM), or the address of a JWKS
+	JWTIssuer      string        `env:"APP_ENV_SIGNAL_JWT_ISSUER"`            // a token's iss must be it; not looked at when empty
+	JWTType        string        `env:"APP_ENV_SIGNAL_JWT_TYPE"`              // a token's typ must be it; not looked at when empty
 	JWTAudience    string        `env:"APP_ENV_SIGNAL_JWT_AUDIENCE"`          // a token's aud must name it; signal unless set, not looked at when set to nothing
 	JWTRooms       proto.Grants  `env:"APP_ENV_SIGNAL_JWT_ROOMS"`             // rooms of tokens without rooms: names, or prefixes that end in *
 	JWTPublish     proto.Grants  `env:"APP_ENV_SIGNAL_JWT_PUBLISH"`           // rooms to publish to, of tokens without publish
@@ -137,11 +140,12 @@ func (c Config) mistakes() (all []mistake) {
 	oneOf("READERS", cmp.Or(c.Readers, "auto"), "auto", "epoll", "goroutine")
 	oneOf("AUTH", c.Auth, "jwt", "none")
 	if c.Auth == "jwt" {
-		check(len(c.JWTSecret) >= 32, "JWT_SECRET", "set, to at least 32 bytes", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
+		check(len(c.JWTSecret) >= 32 || c.JWTSecret == "" && c.JWTKeys != "", "JWT_SECRET", "set, to at least 32 bytes", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
 	}
 	if c.Auth == "none" {
 		check(loopback(c.Addr), "AUTH", "jwt unless "+Prefix+"ADDR is a loopback address", "none")
 	}
+	check(isKeys(c.JWTKeys), "JWT_KEYS", "a file, or an address that begins with https:// (http:// on loopback only)", c.JWTKeys)
 	check(c.JWTMaxLifetime >= 0, "JWT_MAX_LIFETIME", "positive", c.JWTMaxLifetime)
 	check(c.JWTRooms.Check() == nil, "JWT_ROOMS", "names, or prefixes that end in *, with commas between", strings.Join(c.JWTRooms, ","))
 	check(c.JWTPublish.Check() == nil, "JWT_PUBLISH", "names, or prefixes that end in *, with commas between", strings.Join(c.JWTPublish, ","))
@@ -174,6 +178,11 @@ func loopback(addr string) bool {
 	host, _, _ := net.SplitHostPort(addr)
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func isKeys(s string) bool {
+	u, err := url.Parse(s)
+	return err != nil || u.Scheme != "http" || loopback(net.JoinHostPort(u.Hostname(), "80"))
 }
 
 func isOrigin(s string) bool {

@@ -41,9 +41,11 @@ type Publisher interface {
 	SendToRoom(ctx context.Context, room proto.Room, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error)
 }
 
-// A Verifier says who the bearer of a token is. It does not wait.
+// A Verifier says who the bearer of a token is. Verify does not wait; an error that wraps
+// auth.ErrLater means that Await, which may wait, knows more.
 type Verifier interface {
 	Verify(token string) (auth.Identity, error)
+	Await(ctx context.Context, token string) (auth.Identity, error)
 }
 
 // Limits bound what one client may ask for. 0 is no limit.
@@ -84,8 +86,8 @@ type Session struct {
 	known    bool          // guarded by mu: there is an identity, before there is a client
 	identity auth.Identity // guarded by mu; set by Receive. Behind a pointer it would cost ten times its bytes: among garbage
 
-	// Of Receive's goroutine alone.
-	refused bool // nothing more is heard
+	refused atomic.Bool // nothing more is heard
+	waits   *waiting    // guarded by mu: a token is being judged; nil if none is
 
 	lane *lane // nil until it publishes
 }
@@ -146,7 +148,7 @@ func (s *Session) Drained() {
 // Receive takes a frame from the client. What is wrong with it is answered; nothing
 // but a refused token ends the connection.
 func (s *Session) Receive(b []byte) {
-	if s.refused {
+	if s.refused.Load() {
 		return
 	}
 	f, err := proto.DecodeFrame(b)
@@ -180,6 +182,13 @@ func (s *Session) Receive(b []byte) {
 // Close ends the conversation: the client is forgotten, and what it has not yet
 // published is dropped. It waits for an event that is on its way.
 func (s *Session) Close() {
+	s.mu.Lock()
+	waits := s.waits
+	s.mu.Unlock()
+	if waits != nil {
+		waits.stop()
+		<-waits.over
+	}
 	if s.lane != nil {
 		s.lane.stop()
 	}
@@ -197,24 +206,76 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	identity, verr := s.o.Verifier.Verify(a.Token)
-	if s.client.Load() != nil {
-		s.refresh(f, identity, verr)
+	s.mu.Lock()
+	waits := s.waits != nil
+	s.mu.Unlock()
+	if waits {
+		s.fail(proto.CodeBusy, "a token is being judged", f.ID)
 		return
 	}
-	if err = errors.Join(err, verr); err != nil {
+	identity, verr := s.o.Verifier.Verify(a.Token)
+	if err == nil && errors.Is(verr, auth.ErrLater) {
+		s.await(f, a)
+		return
+	}
+	s.judged(f, a, identity, errors.Join(err, verr))
+}
+
+// A waiting is a token that is being judged in a goroutine of its own: the client's other frames
+// are read meanwhile, and another token is not.
+type waiting struct {
+	stop context.CancelFunc
+	over chan struct{} // closed
+}
+
+// awaitTime bounds how long a token may take.
+const awaitTime = 4 * time.Second
+
+func (s *Session) await(f proto.Frame, a proto.Authenticate) {
+	ctx, stop := context.WithTimeout(context.Background(), awaitTime)
+	w := &waiting{stop, make(chan struct{})}
+	s.mu.Lock()
+	s.waits = w
+	s.mu.Unlock()
+	f.Data = nil // it is the reader's
+	go func() {
+		defer close(w.over)
+		defer stop()
+		identity, err := s.o.Verifier.Await(ctx, a.Token)
+		if ctx.Err() != context.Canceled {
+			s.judged(f, a, identity, err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.waits = nil
+	}()
+}
+
+// judged goes on when it is known what a token is worth.
+func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Identity, err error) {
+	if s.client.Load() != nil {
+		s.refresh(f, identity, err)
+		return
+	}
+	if err != nil {
+		code, ends := proto.CodeAuthFailed, proto.CloseAuthFailed
+		if !errors.Is(err, auth.ErrRefused) {
+			if _, bad := errors.AsType[*proto.FrameError](err); !bad { // nobody says what it is worth
+				code, ends = proto.CodeAuthError, proto.CloseTryAgain
+			}
+		}
 		s.o.Metrics.refused.Inc()
 		s.log("").Info("authentication refused", zap.Error(err))
-		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
-		s.conn.End(proto.CloseAuthFailed)
-		s.refused = true
+		s.fail(code, detail(code, err), f.ID)
+		s.conn.End(ends)
+		s.refused.Store(true)
 		return
 	}
 	s.is(identity) // before Revoked is asked: see there
 	if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {
 		s.o.Metrics.refused.Inc()
 		s.dismiss(reason)
-		s.refused = true
+		s.refused.Store(true)
 		return
 	}
 	s.answer(proto.EventConnected, proto.Connected{
@@ -234,6 +295,16 @@ func (s *Session) authenticate(f proto.Frame) {
 	client.Join("", asked, nil)
 }
 
+var errOther = errors.New("the token is of another user")
+
+// detail is what a client is told: what failed on our side is for the operator.
+func detail(code proto.ErrorCode, err error) string {
+	if code == proto.CodeAuthError {
+		return "the token could not be judged"
+	}
+	return err.Error()
+}
+
 // refresh takes a newer token of the same user: rooms that it does not allow any
 // more are left.
 func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
@@ -243,10 +314,14 @@ func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
 		s.fail(proto.CodeAlreadyAuthenticated, "with this very token", f.ID)
 		return
 	case err == nil && identity.User != before.User:
-		err = errors.New("the token is of another user")
+		err = errOther
 	}
 	if err != nil {
-		s.fail(proto.CodeAuthFailed, err.Error(), f.ID)
+		code := proto.CodeAuthFailed
+		if !errors.Is(err, auth.ErrRefused) && !errors.Is(err, errOther) {
+			code = proto.CodeAuthError
+		}
+		s.fail(code, detail(code, err), f.ID)
 		return
 	}
 	s.is(identity)

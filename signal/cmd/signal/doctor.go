@@ -45,7 +45,7 @@ It writes nothing to Redis, and publishes to channels that nobody else hears.`,
 			}
 			d := &diagnosis{out: cmd.OutOrStdout(), at: at}
 			if cmd.Flags().Changed("token") {
-				d.token(token)
+				d.token(cmd.Context(), token)
 			}
 			d.examine(cmd.Context())
 			if d.findings > 0 {
@@ -125,13 +125,21 @@ func (d *diagnosis) files() {
 	d.ok("%d open files are allowed", l.Cur)
 }
 
-func (d *diagnosis) token(token string) {
+func (d *diagnosis) token(ctx context.Context, token string) {
 	cfg, err := load()
 	if err != nil {
 		d.finds("set what a node has", "%v", err)
 		return
 	}
-	id, err := auth.New(signal.AuthOptions(cfg)).Verify(token)
+	v, _, err := signal.Verifier(cfg)
+	if err != nil {
+		d.finds("set what a node has", "%v", err)
+		return
+	}
+	id, err := v.Verify(token)
+	if errors.Is(err, auth.ErrLater) {
+		id, err = v.Await(ctx, token)
+	}
 	if err != nil {
 		d.finds("compare the token's claims with APP_ENV_SIGNAL_JWT_*", "a node would refuse the token: %v", err)
 		return
