@@ -370,6 +370,46 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
+// TestTokenOfTheHandshake: a token may come with the handshake, and is judged like one in the first
+// frame.
+func TestTokenOfTheHandshake(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	good := token(t, "u1", nil, nil)
+	for name, c := range map[string]struct {
+		header http.Header
+		code   proto.CloseCode // 0 if it is let in
+	}{
+		"Authorization": {http.Header{"Authorization": {"Bearer " + good}}, 0},
+		"a subprotocol": {http.Header{"Sec-Websocket-Protocol": {"signal.v1", "signal-token." + good}}, 0},
+		"a bad one":     {http.Header{"Authorization": {"Bearer " + good[:len(good)-4]}}, proto.CloseAuthFailed},
+		"a cookie":      {http.Header{"Cookie": {"token=" + good}}, 0},
+	} {
+		client, answer, err := wstest.Dial(t.Context(), n.addr(), c.header)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if said := fmt.Sprint(answer.Header); strings.Contains(said, good[:20]) {
+			t.Errorf("%s: the answer has the token: %s", name, said)
+		}
+		if name == "a cookie" { // is none
+			client.Send("join", map[string]any{"rooms": []string{"orders"}}, "")
+			if f := client.Expect(t, "error"); !bytes.Contains(f.Data, []byte(proto.CodeUnauthenticated)) {
+				t.Errorf("%s: %s", name, f.Data)
+			}
+		} else if c.code == 0 {
+			client.Expect(t, "connected")
+		} else {
+			client.Expect(t, "error")
+			client.ExpectClose(t, c.code)
+		}
+		client.Cut()
+	}
+	if strings.Contains(n.log.String(), good[:20]) {
+		t.Error("a token is in the log")
+	}
+}
+
 // TestKeysAtAnAddress: a client whose key is not known yet waits for it, says nothing else
 // meanwhile, and may try again when the address does not answer.
 func TestKeysAtAnAddress(t *testing.T) {

@@ -40,7 +40,7 @@ var buffers = sync.Pool{New: func() any {
 func accept(c *capture, r *http.Request, frameBytes int) (*library, error) {
 	c.lib.rw = buffers.Get().(*bufio.ReadWriter)
 	// The origin has been judged: exactly, with scheme and port.
-	o := websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled}
+	o := websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled, Subprotocols: []string{subprotocol}}
 	ws, err := websocket.Accept(c, r, &o)
 	if err != nil {
 		return nil, err

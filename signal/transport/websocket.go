@@ -159,6 +159,16 @@ func (w *WebSocket) Shutdown(ctx context.Context) error {
 
 // ServeHTTP upgrades a request to a WebSocket and returns; a goroutine reads on.
 func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if status, why := refused(r); status != 0 {
+		w.metrics.handshake.Inc()
+		if status == http.StatusUpgradeRequired {
+			rw.Header().Set("Upgrade", "websocket")
+			rw.Header().Set("Sec-WebSocket-Version", "13")
+		}
+		rw.Header().Set("Connection", "close") // or a body would be waited for
+		http.Error(rw, why, status)
+		return
+	}
 	if !w.allowed(r) {
 		w.metrics.origin.Inc()
 		http.Error(rw, "this Origin is not allowed to connect", http.StatusForbidden)
@@ -188,6 +198,9 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	w.metrics.opened.Inc()
 	w.wheel.soon(c)
+	if token := presented(r); token != "" {
+		c.authenticate(token)
+	}
 	if c.polled {
 		w.poller.start(c)
 		return
@@ -272,9 +285,6 @@ func (w *WebSocket) allowed(r *http.Request) bool {
 	given := r.Header.Values("Origin")
 	if len(given) == 0 {
 		return true
-	}
-	if len(given) > 1 {
-		return false
 	}
 	if len(w.o.Origins) > 0 {
 		return slices.Contains(w.o.Origins, "*") || slices.Contains(w.o.Origins, strings.ToLower(given[0]))

@@ -100,6 +100,7 @@ func serveBy(t *testing.T, secure bool, change func(*transport.Options)) *server
 	go func() { ended <- w.Run(ctx) }()
 	go func() { ended <- d.hub.Run(ctx) }()
 	srv := httptest.NewUnstartedServer(w)
+	srv.Config.MaxHeaderBytes = 16 << 10 // as a node has it
 	if secure {
 		srv.StartTLS()
 	} else {
@@ -222,6 +223,14 @@ func (c *raw) closes(t *testing.T, code proto.CloseCode) {
 	}
 }
 
+func manyHeaders(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "X-%d: a\r\n", i)
+	}
+	return b.String()
+}
+
 func TestHandshake(t *testing.T) {
 	s := serve(t, func(o *transport.Options) { o.Origins = []string{"https://App.example.com"} })
 	without := func(line string) string { return strings.Replace(upgrade, line, "", 1) }
@@ -237,12 +246,23 @@ func TestHandshake(t *testing.T) {
 		"other port":            {upgrade + "Origin: https://app.example.com:8443\r\n", 403, ""},
 		"other scheme":          {upgrade + "Origin: http://app.example.com\r\n", 403, ""},
 		"null Origin":           {upgrade + "Origin: null\r\n", 403, ""},
-		"two Origins":           {upgrade + "Origin: https://app.example.com\r\nOrigin: https://evil.example\r\n", 403, ""},
+		"two Origins":           {upgrade + "Origin: https://app.example.com\r\nOrigin: https://evil.example\r\n", 400, ""},
+		"HTTP/1.0":              {strings.Replace(upgrade, "HTTP/1.1", "HTTP/1.0", 1), 400, ""},
+		"a body":                {upgrade + "Content-Length: 1\r\n", 400, ""},
+		"a chunked body":        {upgrade + "Transfer-Encoding: chunked\r\n", 400, ""},
+		"both lengths":          {upgrade + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", 400, ""},
+		"a token in the query":  {strings.Replace(upgrade, " HTTP", "?token=eyJ HTTP", 1), 400, ""},
+		"20 KiB of a header":    {upgrade + "X-Long: " + strings.Repeat("a", 24<<10) + "\r\n", 431, ""},
+		"1,000 headers":         {upgrade + manyHeaders(1000), 431, ""},
+		"200 subprotocols":      {upgrade + "Sec-WebSocket-Protocol: " + strings.Repeat("x, ", 200) + "y\r\n", 101, "Sec-Websocket-Protocol: "},
+		"our subprotocol":       {upgrade + "Sec-WebSocket-Protocol: x, signal.v1\r\n", 101, "Sec-Websocket-Protocol: signal.v1"},
+		"a token is not echoed": {upgrade + "Sec-WebSocket-Protocol: signal-token.eyJ, signal.v1\r\n", 101, "Sec-Websocket-Protocol: signal.v1"},
+		"a key of garbage":      {strings.Replace(upgrade, "dGhlIHNhbXBsZSBub25jZQ==", "!!!", 1), 400, ""},
 		"POST":                  {strings.Replace(upgrade, "GET", "POST", 1), 405, ""},
 		"no key":                {without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), 400, ""},
 		"short key":             {strings.Replace(upgrade, "dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 1), 400, ""},
 		"no Upgrade":            {without("Upgrade: websocket\r\n"), 426, "Upgrade: websocket"},
-		"version 12":            {strings.Replace(upgrade, ": 13", ": 12", 1), 400, "Sec-Websocket-Version: 13"},
+		"version 12":            {strings.Replace(upgrade, ": 13", ": 12", 1), 426, "Sec-Websocket-Version: 13"},
 		"no extension":          {upgrade + "Sec-WebSocket-Extensions: permessage-deflate\r\n", 101, "Sec-Websocket-Extensions: "},
 	} {
 		t.Run(name, func(t *testing.T) {

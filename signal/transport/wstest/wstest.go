@@ -48,7 +48,7 @@ type Client struct {
 
 // Dial connects to the node on addr, with the headers given.
 func Dial(ctx context.Context, addr string, header http.Header) (*Client, *http.Response, error) {
-	ws, r, err := websocket.Dial(ctx, "ws://"+addr+"/ws", &websocket.DialOptions{HTTPHeader: header})
+	ws, r, err := websocket.Dial(ctx, "ws://"+addr+"/ws", &websocket.DialOptions{HTTPHeader: header, Subprotocols: header.Values("Sec-Websocket-Protocol")})
 	if err != nil {
 		return nil, r, err
 	}

@@ -1,0 +1,61 @@
+package transport
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/signal-team/signal/proto"
+)
+
+const (
+	// subprotocol is what we speak, for clients that want to hear it. A browser that offers a
+	// token offers this too: it wants one of its offers to be chosen.
+	subprotocol = "signal.v1"
+	// tokenProtocol begins an offer that carries a token, since a browser's page cannot set
+	// other headers. It is never chosen, so never sent back.
+	tokenProtocol = "signal-token."
+	headersMost   = 100
+)
+
+// refused says with which status and words a request is answered that the library would let in,
+// or answer otherwise; 0 if there is none (RELIABILITY 4.3, inputs 8 to 22).
+func refused(r *http.Request) (status int, why string) {
+	q := r.URL.Query()
+	switch {
+	case len(r.Header) > headersMost:
+		return http.StatusRequestHeaderFieldsTooLarge, "too many headers"
+	case !r.ProtoAtLeast(1, 1):
+		return http.StatusBadRequest, "a WebSocket needs HTTP/1.1"
+	case len(r.Header.Values("Origin")) > 1:
+		return http.StatusBadRequest, "more than one Origin"
+	case q.Has("token") || q.Has("access_token"): // S4-115 wants it, and every proxy's log would have it
+		return http.StatusBadRequest, "a token does not belong into an address: send it in the first frame, in Authorization or as a subprotocol"
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+		return http.StatusBadRequest, "a handshake has no body"
+	}
+	if v := r.Header.Get("Sec-WebSocket-Version"); v != "" && v != "13" && r.Method == http.MethodGet {
+		return http.StatusUpgradeRequired, "the version must be 13" // RFC 6455, section 4.4
+	}
+	return 0, ""
+}
+
+// presented is the token that comes with the handshake, if one does.
+func presented(r *http.Request) string {
+	if token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); bearer {
+		return token
+	}
+	for _, offers := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for offer := range strings.SplitSeq(offers, ",") {
+			if token, is := strings.CutPrefix(strings.TrimSpace(offer), tokenProtocol); is {
+				return token
+			}
+		}
+	}
+	return ""
+}
+
+// authenticate hands a token that came with the handshake to the session, as if it were the first
+// frame.
+func (c *conn) authenticate(token string) {
+	c.receive(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{"token": token}, ""))
+}
