@@ -20,6 +20,7 @@ const (
 	CodeTooLarge             ErrorCode = "too_large"
 	CodeReused               ErrorCode = "event_id_reused"
 	CodeBusy                 ErrorCode = "busy"
+	CodeRateLimited          ErrorCode = "rate_limited"
 	CodeUnavailable          ErrorCode = "unavailable"
 	CodeUnknownEvent         ErrorCode = "unknown_event"
 	CodeNoReceiver           ErrorCode = "no_receiver"
@@ -54,6 +55,7 @@ var Errors = []ErrorInfo{
 	{CodeTooLarge, "Too large", false},
 	{CodeReused, "Event id used for another event", false},
 	{CodeBusy, "Too many requests under way", true},
+	{CodeRateLimited, "Too often", true},
 	{CodeUnavailable, "Not available at the moment", true},
 	{CodeUnknownEvent, "Unknown event", false},
 	{CodeNoReceiver, "Nobody there", false},

@@ -28,6 +28,7 @@ import (
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal"
+	"github.com/signal-team/signal/signal/config"
 	"github.com/signal-team/signal/signal/transport/wstest"
 )
 
@@ -55,7 +56,7 @@ func (l *log) String() string {
 func settings(at emitter.Settings) signal.Config {
 	return signal.Config{
 		Redis: at, Addr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: secret, JWTAudience: "signal",
-		JWTMaxLifetime: time.Hour, APIKey: secret, DefaultRooms: []string{"ws-default", "ws-notification"}, Limits: "on",
+		JWTMaxLifetime: time.Hour, APIKey: secret, DefaultRooms: []string{"ws-default", "ws-notification"}, Limits: "on", LimitRooms: 200,
 		FrameBytes: 64 << 10, Ignis: "listen", AuthTimeout: 5 * time.Second, LogLevel: "debug",
 	}
 }
@@ -367,6 +368,82 @@ func TestAuthentication(t *testing.T) {
 	})
 	if strings.Contains(n.log.String(), "eyJ") {
 		t.Error("the log has a token")
+	}
+}
+
+// TestRates: who asks too often is refused, or ended, and told which limit it was; in a dry run it
+// is only counted.
+func TestRates(t *testing.T) {
+	srv := redistest.Start(t)
+	cfg := settings(srv.Settings())
+	cfg.LimitFrames, cfg.LimitJoins, cfg.LimitPublishes = config.Rate{PerSecond: 1, Burst: 30}, config.Rate{PerSecond: 0.1, Burst: 3}, config.Rate{PerSecond: 0.1, Burst: 4}
+	cfg.LimitErrors = 5
+	strict := run(t, cfg)
+	cfg.Limits = "dry"
+	dry := run(t, cfg)
+	tok := token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"})
+	told := func(c *wstest.Client) (limited int, code proto.CloseCode) {
+		for {
+			f, err := c.Next()
+			switch {
+			case err != nil:
+				code, _ = wstest.Closed(err)
+				return limited, code
+			case f.Event == "error" && bytes.Contains(f.Data, []byte(proto.CodeRateLimited)):
+				limited++
+			case f.ID == "last":
+				return limited, 0
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		n       int
+		say     func(*wstest.Client, int)
+		limited int
+		code    proto.CloseCode
+	}{
+		"joins": {5, func(c *wstest.Client, i int) { c.Send("join", map[string]any{"rooms": []string{"r"}}, fmt.Sprint(i)) }, 2, 0},
+		"publishes": {6, func(c *wstest.Client, i int) {
+			c.Send("publish", map[string]any{"room": "r", "event": "n"}, fmt.Sprint(i))
+		}, 2, 0},
+		"frames": {40, func(c *wstest.Client, _ int) { c.Send("heartbeat", nil, "") }, 0, proto.CloseRate},
+		"errors": {6, func(c *wstest.Client, _ int) { c.Raw("null") }, 0, proto.CloseBadRequests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, n := range []*node{strict, dry} {
+				till := wstest.Login(t, n.addr(), tok)
+				for i := range c.n {
+					c.say(till, i)
+				}
+				till.Send("leave", map[string]any{"rooms": []string{}}, "last")
+				limited, code := told(till)
+				if n == strict && (limited != c.limited || code != c.code) || n == dry && (limited != 0 || code != 0) {
+					t.Errorf("dry %t: %d refused, closed with %d; want %d and %d", n == dry, limited, code, c.limited, c.code)
+				}
+			}
+			_, metrics := get(t, dry.AdminAddr().String(), "/metrics")
+			if !strings.Contains(metrics, fmt.Sprintf("signal_limited_total{limit=%q}", name)) {
+				t.Error("a dry run does not count")
+			}
+		})
+	}
+	for name, say := range map[string]func(*wstest.Client){
+		"frames before authentication": func(c *wstest.Client) {
+			for range 5 {
+				c.Send("join", map[string]any{"rooms": []string{"r"}}, "")
+			}
+		},
+		"a large one": func(c *wstest.Client) { c.Raw(`{"event":"authenticate","data":"` + strings.Repeat("a", 9<<10) + `"}`) },
+	} {
+		c := wstest.Connect(t, strict.addr())
+		say(c)
+		want := proto.CloseBadRequests
+		if name == "a large one" {
+			want = proto.CloseTooBig
+		}
+		if _, code := told(c); code != want {
+			t.Errorf("%s: closed with %d, want %d", name, code, want)
+		}
 	}
 }
 

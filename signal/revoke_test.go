@@ -269,3 +269,76 @@ func TestRevokeOverHTTP(t *testing.T) {
 	}
 	expectRevoked(t, c, "bye")
 }
+
+// BenchmarkRevoke revokes 1,000 users, one after the other, each with a till on one of three
+// nodes, while 50 events a second go to a room that all of them are in: 50,000 deliveries. It tells how long
+// after the call the till's connection ended.
+func BenchmarkRevoke(b *testing.B) {
+	const users, perSecond = 1000, 50
+	for name, srv := range redistest.Each(b) {
+		b.Run(name, func(b *testing.B) {
+			path, err := binary(false)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				var tills []*wstest.Client
+				var nodes []*process
+				for range 3 {
+					nodes = append(nodes, startNode(b, path, srv, "APP_ENV_SIGNAL_LIMITS=off"))
+				}
+				for i := range users {
+					tills = append(tills, wstest.Login(b, nodes[i%len(nodes)].addr, token(b, fmt.Sprint("u", i), proto.Grants{"*"}, nil), "orders"))
+				}
+				ended := make([]chan time.Time, users)
+				for i, c := range tills {
+					ended[i] = make(chan time.Time, 1)
+					go func() {
+						for {
+							if _, err := c.Next(); err != nil {
+								if code, _ := wstest.Closed(err); code == proto.CloseRevoked {
+									ended[i] <- time.Now()
+								}
+								close(ended[i])
+								return
+							}
+						}
+					}()
+				}
+				e := emitter.New(srv.Settings())
+				ctx, stop := context.WithCancel(context.Background())
+				var load sync.WaitGroup
+				load.Go(func() {
+					tick := time.NewTicker(time.Second / perSecond)
+					defer tick.Stop()
+					for ctx.Err() == nil {
+						<-tick.C
+						load.Go(func() { _, _ = e.SendToRoom(ctx, "orders", "n", 1, emitter.Live()) })
+					}
+				})
+				var took []time.Duration
+				for i := range users {
+					began := time.Now()
+					if err := e.Revoke(b.Context(), proto.Revocation{User: proto.UserID(fmt.Sprint("u", i))}); err != nil {
+						b.Fatal(err)
+					}
+					at, revoked := <-ended[i]
+					if !revoked {
+						b.Fatalf("u%d was ended by something else", i)
+					}
+					took = append(took, at.Sub(began))
+				}
+				stop()
+				load.Wait()
+				_ = e.Close()
+				for _, n := range nodes {
+					n.end(b, syscall.SIGTERM)
+				}
+				slices.Sort(took)
+				for _, p := range []float64{50, 99, 100} {
+					b.ReportMetric(percentile(took, p).Seconds()*1000, fmt.Sprintf("p%v-ms", p))
+				}
+			}
+		})
+	}
+}

@@ -203,7 +203,12 @@ func limits(cfg Config) session.Limits {
 	if cfg.Limits == "off" {
 		return session.Limits{}
 	}
-	return session.DefaultLimits
+	l := session.DefaultLimits
+	l.Frames, l.Joins, l.Publishes = session.Rate(cfg.LimitFrames), session.Rate(cfg.LimitJoins), session.Rate(cfg.LimitPublishes)
+	l.Errors = session.Rate{PerSecond: float64(cfg.LimitErrors) / 60, Burst: cfg.LimitErrors}
+	l.Rooms, l.RoomsPerFrame = cfg.LimitRooms, cfg.LimitRooms
+	l.DryRun = cfg.Limits == "dry"
+	return l
 }
 
 // ID names this process. Client ids begin with it.

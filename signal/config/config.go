@@ -11,6 +11,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,13 +44,36 @@ type Config struct {
 
 	DefaultRooms   []string      `env:"APP_ENV_SIGNAL_DEFAULT_ROOMS" envDefault:"ws-default,ws-notification"` // every client is in these
 	AllowedOrigins []string      `env:"APP_ENV_SIGNAL_ALLOWED_ORIGINS"`                                       // https://app.example.com, or *; empty: the same host only
-	Limits         string        `env:"APP_ENV_SIGNAL_LIMITS" envDefault:"on"`                                // off: no limit of a rate or a count, for load tests
+	Limits         string        `env:"APP_ENV_SIGNAL_LIMITS" envDefault:"on"`                                // off: no limit of a rate or a count, for load tests; dry: counted and logged only
+	LimitFrames    Rate          `env:"APP_ENV_SIGNAL_LIMIT_FRAMES" envDefault:"50/100"`                      // of a connection, a second and at once; 0 is none
+	LimitJoins     Rate          `env:"APP_ENV_SIGNAL_LIMIT_JOINS" envDefault:"20/100"`                       // the same
+	LimitPublishes Rate          `env:"APP_ENV_SIGNAL_LIMIT_PUBLISHES" envDefault:"50/100"`                   // the same
+	LimitErrors    int           `env:"APP_ENV_SIGNAL_LIMIT_ERRORS" envDefault:"10"`                          // mistakes of a connection in a minute
+	LimitRooms     int           `env:"APP_ENV_SIGNAL_LIMIT_ROOMS" envDefault:"200"`                          // of a connection, and in a frame
 	FrameBytes     int           `env:"APP_ENV_SIGNAL_FRAME_BYTES" envDefault:"65536"`                        // largest frame from a client
 	Ignis          string        `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                             // hear the original's channels, or off
 	AuthTimeout    time.Duration `env:"APP_ENV_SIGNAL_AUTH_TIMEOUT" envDefault:"5s"`                          // from the connect to the authenticate frame
 	Readers        string        `env:"APP_ENV_SIGNAL_READERS" envDefault:"auto"`                             // how connections are read: auto, epoll or goroutine
 	LogLevel       string        `env:"APP_ENV_SIGNAL_LOG_LEVEL" envDefault:"info"`                           // debug, info, warn, error
 }
+
+// A Rate is how often something may happen, and how much of it at once: 50/100, or 0 for no
+// limit.
+type Rate struct {
+	PerSecond float64
+	Burst     int
+}
+
+// UnmarshalText reads a Rate.
+func (r *Rate) UnmarshalText(b []byte) (err error) {
+	per, burst, found := strings.Cut(string(b), "/")
+	if r.PerSecond, err = strconv.ParseFloat(per, 64); err == nil && found {
+		r.Burst, err = strconv.Atoi(burst)
+	}
+	return err
+}
+
+func (r Rate) String() string { return fmt.Sprintf("%g/%d", r.PerSecond, r.Burst) }
 
 // Prefix begins the name of every variable that is not about Redis.
 const Prefix = "APP_ENV_SIGNAL_"
@@ -114,6 +138,9 @@ func kind(t reflect.Type) string {
 	if t == reflect.TypeFor[time.Duration]() {
 		return "duration such as 5s or 15m"
 	}
+	if t == reflect.TypeFor[Rate]() {
+		return "number a second and one at once, such as 50/100, or 0"
+	}
 	return "number"
 }
 
@@ -157,7 +184,12 @@ func (c Config) mistakes() (all []mistake) {
 	for _, o := range c.AllowedOrigins {
 		check(o == "*" || isOrigin(o), "ALLOWED_ORIGINS", "* or origins such as https://app.example.com, with commas between", o)
 	}
-	oneOf("LIMITS", c.Limits, "on", "off")
+	oneOf("LIMITS", c.Limits, "on", "off", "dry")
+	for name, r := range map[string]Rate{"LIMIT_FRAMES": c.LimitFrames, "LIMIT_JOINS": c.LimitJoins, "LIMIT_PUBLISHES": c.LimitPublishes} {
+		check(r.PerSecond >= 0 && (r.PerSecond == 0 || r.Burst >= 1), name, "a number a second and one at once, such as 50/100, or 0", r)
+	}
+	check(c.LimitErrors >= 0, "LIMIT_ERRORS", "a number, or 0", c.LimitErrors)
+	check(c.LimitRooms >= 0, "LIMIT_ROOMS", "a number, or 0", c.LimitRooms)
 	check(c.FrameBytes >= 1024 && c.FrameBytes <= 1<<20, "FRAME_BYTES", "from 1024 to 1048576", c.FrameBytes)
 	oneOf("IGNIS", c.Ignis, "listen", "off")
 	check(c.AuthTimeout > 0, "AUTH_TIMEOUT", "positive", c.AuthTimeout)

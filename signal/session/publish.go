@@ -68,6 +68,9 @@ func (s *Session) publish(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
+	if s.tooOften(&s.lasting().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
+		return
+	}
 	who, _ := s.who()
 	if !who.Publish.Allow(p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
 		s.o.Metrics.denied.Inc()

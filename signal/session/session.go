@@ -48,15 +48,6 @@ type Verifier interface {
 	Await(ctx context.Context, token string) (auth.Identity, error)
 }
 
-// Limits bound what one client may ask for. 0 is no limit.
-type Limits struct {
-	RoomsPerFrame int // names in one join or leave
-	Rooms         int // of one connection, its default rooms not counted
-}
-
-// DefaultLimits are 200 rooms, on a connection (S4-082) and in a frame.
-var DefaultLimits = Limits{RoomsPerFrame: 200, Rooms: 200}
-
 // Options are the same for all sessions of a node.
 type Options struct {
 	Node         proto.NodeID
@@ -87,6 +78,10 @@ type Session struct {
 	identity auth.Identity // guarded by mu; set by Receive. Behind a pointer it would cost ten times its bytes: among garbage
 
 	refused atomic.Bool // nothing more is heard
+	early   uint8       // of Receive: frames before it was authenticated
+	frames  bucket      // of Receive
+	errors  bucket      // the same
+	rates   *rates      // the same; nil until it joins or publishes
 	waits   *waiting    // guarded by mu: a token is being judged; nil if none is
 
 	lane *lane // nil until it publishes
@@ -148,7 +143,7 @@ func (s *Session) Drained() {
 // Receive takes a frame from the client. What is wrong with it is answered; nothing
 // but a refused token ends the connection.
 func (s *Session) Receive(b []byte) {
-	if s.refused.Load() {
+	if s.refused.Load() || s.tooMany(b, time.Now().UnixNano()) {
 		return
 	}
 	f, err := proto.DecodeFrame(b)
@@ -164,6 +159,7 @@ func (s *Session) Receive(b []byte) {
 		return
 	}
 	if s.client.Load() == nil {
+		s.wrong()
 		s.fail(proto.CodeUnauthenticated, "authenticate first", f.ID)
 		return
 	}
@@ -175,6 +171,7 @@ func (s *Session) Receive(b []byte) {
 	case proto.EventPublish:
 		s.publish(f)
 	default:
+		s.wrong()
 		s.fail(proto.CodeUnknownEvent, "a client may send authenticate, join, leave, publish and heartbeat", f.ID)
 	}
 }
@@ -374,7 +371,7 @@ func (s *Session) asked(r proto.Room) bool { return r.Check() == nil && !s.isDef
 
 func (s *Session) join(f proto.Frame) {
 	asked, ok := s.rooms(f)
-	if !ok {
+	if !ok || s.tooOften(&s.lasting().joins, s.o.Limits.Joins, "joins", f.ID) {
 		return
 	}
 	var (
@@ -469,6 +466,7 @@ func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
 
 // refuse answers a frame that cannot be read.
 func (s *Session) refuse(err error) {
+	s.wrong()
 	if e, ok := errors.AsType[*proto.FrameError](err); ok {
 		s.fail(e.Code, e.Detail, e.ID)
 		return

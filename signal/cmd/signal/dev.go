@@ -139,7 +139,7 @@ func (d *demo) serve(ctx context.Context, g *errgroup.Group, log *zap.Logger) er
 		cfg := signal.Config{
 			Redis: d.settings(), Addr: addr, AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: devSecret, JWTAudience: "signal",
 			JWTMaxLifetime: 24 * time.Hour, APIKey: devSecret, DefaultRooms: []string{"ws-default", "ws-notification"},
-			AllowedOrigins: d.origins(), Limits: "on", FrameBytes: 64 << 10, Ignis: "listen", AuthTimeout: 5 * time.Second, LogLevel: "warn",
+			AllowedOrigins: d.origins(), Limits: "on", LimitRooms: 200, FrameBytes: 64 << 10, Ignis: "listen", AuthTimeout: 5 * time.Second, LogLevel: "warn",
 		}
 		if i > 0 {
 			cfg.Redis.Addrs = []string{door.Addr().String()}
