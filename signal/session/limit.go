@@ -57,15 +57,6 @@ func (b *bucket) allow(r Rate, now int64) bool {
 	return true
 }
 
-// rates are those that few clients need.
-type rates struct{ joins, publishes bucket }
-
-func (s *Session) lasting() *rates {
-	if s.rates == nil {
-		s.rates = &rates{}
-	}
-	return s.rates
-}
 
 // tooOften answers a frame that is beyond a rate.
 func (s *Session) tooOften(b *bucket, r Rate, limit, ref string) bool {
@@ -109,7 +100,7 @@ func (s *Session) tooMany(b []byte, now int64) bool {
 
 // wrong takes note of a mistake of the client's, and ends it after too many.
 func (s *Session) wrong() {
-	if !s.errors.allow(s.o.Limits.Errors, time.Now().UnixNano()) && s.over("errors") {
+	if !s.rarely().errors.allow(s.o.Limits.Errors, time.Now().UnixNano()) && s.over("errors") {
 		s.conn.End(proto.CloseBadRequests)
 	}
 }

@@ -68,7 +68,7 @@ func (s *Session) publish(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	if s.tooOften(&s.lasting().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
+	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
 		return
 	}
 	who, _ := s.who()
@@ -77,17 +77,18 @@ func (s *Session) publish(f proto.Frame) {
 		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
 		return
 	}
-	if s.lane == nil {
-		s.lane = &lane{}
-		s.lane.ctx, s.lane.stop = context.WithCancel(context.Background())
+	r := s.rarely()
+	if r.lane == nil {
+		r.lane = &lane{}
+		r.lane.ctx, r.lane.stop = context.WithCancel(context.Background())
 	}
-	if !s.lane.take(publish{p, who.User, f.ID}, s.publishOne) {
+	if !r.lane.take(publish{p, who.User, f.ID}, s.publishOne) {
 		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", f.ID)
 	}
 }
 
 func (s *Session) publishOne(p publish) {
-	r, err := s.o.Publisher.SendToRoom(s.lane.ctx, p.Room, p.Event, p.Data, emitter.FromClient(p.user, p.EventID))
+	r, err := s.o.Publisher.SendToRoom(s.rare.lane.ctx, p.Room, p.Event, p.Data, emitter.FromClient(p.user, p.EventID))
 	switch {
 	case err == nil:
 		s.answer(proto.EventAck, proto.Ack{
@@ -100,7 +101,7 @@ func (s *Session) publishOne(p publish) {
 	case errors.Is(err, emitter.ErrInvalid):
 		s.fail(proto.CodeBadRequest, err.Error(), p.ref)
 	default: // Redis, whose words are for the operator
-		if s.lane.ctx.Err() == nil {
+		if s.rare.lane.ctx.Err() == nil {
 			s.log(p.user).Warn("publish failed", zap.String("room", string(p.Room)), zap.Error(err))
 		}
 		s.fail(proto.CodeUnavailable, "the event may not have been sent", p.ref)

@@ -78,13 +78,26 @@ type Session struct {
 	identity auth.Identity // guarded by mu; set by Receive. Behind a pointer it would cost ten times its bytes: among garbage
 
 	refused atomic.Bool // nothing more is heard
-	early   uint8       // of Receive: frames before it was authenticated
-	frames  bucket      // of Receive
-	errors  bucket      // the same
-	rates   *rates      // the same; nil until it joins or publishes
-	waits   *waiting    // guarded by mu: a token is being judged; nil if none is
 
-	lane *lane // nil until it publishes
+	// Of Receive's goroutine alone.
+	early  uint8 // frames before it was authenticated
+	frames bucket
+	rare   *rare // nil until it is needed
+
+}
+
+// A rare is what an idle client does without.
+type rare struct {
+	joins, publishes, errors bucket
+	lane                     *lane                   // nil until it publishes
+	waits                    atomic.Pointer[waiting] // a token is being judged; nil if none is
+}
+
+func (s *Session) rarely() *rare {
+	if s.rare == nil {
+		s.rare = &rare{}
+	}
+	return s.rare
 }
 
 // New begins a conversation over conn. Close ends it.
@@ -179,21 +192,19 @@ func (s *Session) Receive(b []byte) {
 // Close ends the conversation: the client is forgotten, and what it has not yet
 // published is dropped. It waits for an event that is on its way.
 func (s *Session) Close() {
-	s.mu.Lock()
-	waits := s.waits
-	s.mu.Unlock()
-	if waits != nil {
-		waits.stop()
-		<-waits.over
+	r := s.rarely()
+	if w := r.waits.Load(); w != nil {
+		w.stop()
+		<-w.over
 	}
-	if s.lane != nil {
-		s.lane.stop()
+	if r.lane != nil {
+		r.lane.stop()
 	}
 	if c := s.client.Load(); c != nil {
 		c.Close()
 	}
-	if s.lane != nil {
-		s.lane.running.Wait()
+	if r.lane != nil {
+		r.lane.running.Wait()
 	}
 }
 
@@ -203,10 +214,7 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	s.mu.Lock()
-	waits := s.waits != nil
-	s.mu.Unlock()
-	if waits {
+	if s.rare != nil && s.rare.waits.Load() != nil {
 		s.fail(proto.CodeBusy, "a token is being judged", f.ID)
 		return
 	}
@@ -231,9 +239,8 @@ const awaitTime = 4 * time.Second
 func (s *Session) await(f proto.Frame, a proto.Authenticate) {
 	ctx, stop := context.WithTimeout(context.Background(), awaitTime)
 	w := &waiting{stop, make(chan struct{})}
-	s.mu.Lock()
-	s.waits = w
-	s.mu.Unlock()
+	r := s.rarely()
+	r.waits.Store(w)
 	f.Data = nil // it is the reader's
 	go func() {
 		defer close(w.over)
@@ -242,9 +249,7 @@ func (s *Session) await(f proto.Frame, a proto.Authenticate) {
 		if ctx.Err() != context.Canceled {
 			s.judged(f, a, identity, err)
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.waits = nil
+		r.waits.Store(nil)
 	}()
 }
 
@@ -371,7 +376,7 @@ func (s *Session) asked(r proto.Room) bool { return r.Check() == nil && !s.isDef
 
 func (s *Session) join(f proto.Frame) {
 	asked, ok := s.rooms(f)
-	if !ok || s.tooOften(&s.lasting().joins, s.o.Limits.Joins, "joins", f.ID) {
+	if !ok || s.tooOften(&s.rarely().joins, s.o.Limits.Joins, "joins", f.ID) {
 		return
 	}
 	var (
