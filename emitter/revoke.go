@@ -21,8 +21,11 @@ var revokeScript = redis.NewScript(revokeSource)
 
 // Revoke takes back what tokens allow: see proto.Revocation. All nodes end the connections
 // that it covers, within a second, and refuse those tokens from then on; of a room alone they
-// end the membership. While Redis is away it is tried again for ten seconds or until ctx ends. An
-// error means that nobody knows whether it was written down: to revoke once more does no harm.
+// end the membership. Tokens tell their moment in seconds, so one that is issued in the same
+// second is covered too: whoever gives the user a new one at once waits for the next second.
+//
+// While Redis is away it is tried again for ten seconds or until ctx ends. An error means that
+// nobody knows whether it was written down: to revoke once more does no harm.
 func (e *Emitter) Revoke(ctx context.Context, r proto.Revocation) error {
 	r.At = 0 // Redis says when
 	if err := r.Check(); err != nil {

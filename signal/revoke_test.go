@@ -123,6 +123,22 @@ func TestRevoke(t *testing.T) {
 				if f := c.Expect(t, "error"); !bytes.Contains(f.Data, []byte(proto.CodeForbidden)) {
 					t.Errorf("published: %s", f.Data)
 				}
+				// So is a room that everybody is in, also for who comes later.
+				if err := near.Revoke(t.Context(), proto.Revocation{User: "u9", Room: "ws-default"}); err != nil {
+					t.Fatal(err)
+				}
+				again := wstest.Connect(t, far.addr())
+				again.Send("authenticate", map[string]any{"token": tok}, "")
+				again.Expect(t, "connected")
+				if f := again.Expect(t, "joined"); !bytes.Contains(f.Data, []byte(`"denied":[{"room":"ws-default","code":"forbidden"}]`)) {
+					t.Errorf("a room that everybody is in: %s", f.Data)
+				}
+				again.Close()
+				for range 2 { // the same to the one that is there
+					if f, err := c.Next(); err != nil || f.Event != "left" && f.Event != "room.access.revoked" {
+						t.Errorf("told %s %v", f.Event, err)
+					}
+				}
 				// A token that was issued later allows it again.
 				c.Send("authenticate", map[string]any{"token": bearing(t, "u9", jwt.MapClaims{"iat": time.Now().Add(5 * time.Second).Unix()})}, "a")
 				c.Expect(t, "refreshed")

@@ -57,7 +57,6 @@ func (b *bucket) allow(r Rate, now int64) bool {
 	return true
 }
 
-
 // tooOften answers a frame that is beyond a rate.
 func (s *Session) tooOften(b *bucket, r Rate, limit, ref string) bool {
 	if b.allow(r, time.Now().UnixNano()) || !s.over(limit) {

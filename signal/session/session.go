@@ -290,11 +290,17 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 	if identity.User != "" {
 		rooms = append(rooms, proto.UserRoom(identity.User))
 	}
-	asked := make([]hub.JoinRoom, len(rooms))
-	for i, r := range rooms {
-		asked[i].Room = r
+	asked := make([]hub.JoinRoom, 0, len(rooms))
+	var denied []proto.DeniedRoom
+	for _, r := range rooms {
+		if s.o.Revoked.Room(identity.Bearer, r) {
+			denied = append(denied, proto.DeniedRoom{Room: r, Code: proto.CodeForbidden})
+			continue
+		}
+		asked = append(asked, hub.JoinRoom{Room: r})
 	}
-	client.Join("", asked, nil)
+	client.Join("", asked, denied)
+	s.leaveRevoked(asked)
 }
 
 var errOther = errors.New("the token is of another user")
@@ -415,8 +421,13 @@ func (s *Session) join(f proto.Frame) {
 	if !s.client.Load().Join(f.ID, rooms, denied) {
 		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", f.ID)
 	}
+	s.leaveRevoked(rooms)
+}
+
+// leaveRevoked takes the client out of rooms that were revoked before it could be seen in them.
+func (s *Session) leaveRevoked(rooms []hub.JoinRoom) {
 	who, _ := s.who()
-	for _, r := range rooms { // revoked meanwhile, by somebody who did not see it in the room yet
+	for _, r := range rooms {
 		if s.o.Revoked.Room(who.Bearer, r.Room) {
 			s.client.Load().Leave("", []proto.Room{r.Room})
 		}
