@@ -87,11 +87,17 @@ var mutants = []mutant{
 		{"signal/bus/route.go", "if len(made)+len(gone) > 0 || t.doubted {", "if false {"},
 	}, in: "./signal/bus", run: "TestSlotsMove"},
 	{name: "a master that is away holds up the events of all", edits: []edit{
-		{"emitter/lane.go", "if l.emitter.agreed.Load() {", "if false {"},
+		{"emitter/lane.go", "if l.emitter.agreed.Load() || l.emitter.unsure.Load() > 0 {", "if false {"},
 	}, in: "./emitter", run: "TestOtherMastersGoOn"},
 	{name: "a connection on which nothing arrives is kept", edits: []edit{
 		{"signal/bus/canary.go", "silent > canarySilent", "false"},
 	}, in: "./signal/bus", run: "TestStaleConnection"},
+	{name: "revocations are read only by who is told", edits: []edit{
+		{"signal/bus/revoked.go", "revokedEvery = time.Second", "revokedEvery = time.Hour"},
+	}, run: "TestRevocationIsKept"},
+	{name: "who is let in is not judged again", edits: []edit{
+		{"signal/session/session.go", "if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {\n\t\ts.o.Metrics", "if reason, revoked := \"\", false; revoked {\n\t\ts.o.Metrics"},
+	}, run: "TestRevoke$"},
 	{name: "a resync is forgotten by who is behind it", edits: []edit{
 		{"signal/room/room.go", "case from.Cursor < resync && (from.InLog || r.first >= resync):", "case false:"},
 		{"signal/room/room.go", "case !from.InLog && from.Cursor < resync:", "case false:"},
