@@ -21,6 +21,7 @@ const (
 	CodeReused               ErrorCode = "event_id_reused"
 	CodeBusy                 ErrorCode = "busy"
 	CodeRateLimited          ErrorCode = "rate_limited"
+	CodeConnections          ErrorCode = "too_many_connections"
 	CodeUnavailable          ErrorCode = "unavailable"
 	CodeUnknownEvent         ErrorCode = "unknown_event"
 	CodeNoReceiver           ErrorCode = "no_receiver"
@@ -56,6 +57,7 @@ var Errors = []ErrorInfo{
 	{CodeReused, "Event id used for another event", false},
 	{CodeBusy, "Too many requests under way", true},
 	{CodeRateLimited, "Too often", true},
+	{CodeConnections, "Too many connections", false},
 	{CodeUnavailable, "Not available at the moment", true},
 	{CodeUnknownEvent, "Unknown event", false},
 	{CodeNoReceiver, "Nobody there", false},

@@ -56,7 +56,7 @@ func (l *log) String() string {
 func settings(at emitter.Settings) signal.Config {
 	return signal.Config{
 		Redis: at, Addr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", Auth: "jwt", JWTSecret: secret, JWTAudience: "signal",
-		JWTMaxLifetime: time.Hour, APIKey: secret, DefaultRooms: []string{"ws-default", "ws-notification"}, Limits: "on", LimitRooms: 200,
+		JWTMaxLifetime: time.Hour, APIKey: secret, DefaultRooms: []string{"ws-default", "ws-notification"}, Limits: "on", LimitRooms: 200, LimitEarlyFrames: 4, LimitEarlyBytes: 8 << 10,
 		FrameBytes: 64 << 10, Ignis: "listen", AuthTimeout: 5 * time.Second, LogLevel: "debug",
 	}
 }
@@ -406,8 +406,8 @@ func TestRates(t *testing.T) {
 		"publishes": {6, func(c *wstest.Client, i int) {
 			c.Send("publish", map[string]any{"room": "r", "event": "n"}, fmt.Sprint(i))
 		}, 2, 0},
-		"frames": {40, func(c *wstest.Client, _ int) { c.Send("heartbeat", nil, "") }, 0, proto.CloseRate},
-		"errors": {6, func(c *wstest.Client, _ int) { c.Raw("null") }, 0, proto.CloseBadRequests},
+		"frames": {40, func(c *wstest.Client, _ int) { c.Send("heartbeat", nil, "") }, 1, proto.CloseRate},
+		"errors": {6, func(c *wstest.Client, _ int) { c.Raw("null") }, 1, proto.CloseBadRequests},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, n := range []*node{strict, dry} {

@@ -100,7 +100,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 			Node: n.id, Hub: n.hub, Verifier: who, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
 			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout, Heartbeat: transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 		},
-		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Readers: cfg.Readers, Log: n.log, Registerer: reg,
+		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
@@ -203,12 +203,15 @@ func limits(cfg Config) session.Limits {
 	if cfg.Limits == "off" {
 		return session.Limits{}
 	}
-	l := session.DefaultLimits
-	l.Frames, l.Joins, l.Publishes = session.Rate(cfg.LimitFrames), session.Rate(cfg.LimitJoins), session.Rate(cfg.LimitPublishes)
-	l.Errors = session.Rate{PerSecond: float64(cfg.LimitErrors) / 60, Burst: cfg.LimitErrors}
-	l.Rooms, l.RoomsPerFrame = cfg.LimitRooms, cfg.LimitRooms
-	l.DryRun = cfg.Limits == "dry"
-	return l
+	return session.Limits{
+		Rooms: cfg.LimitRooms, RoomsPerFrame: cfg.LimitRooms,
+		Frames: session.Rate(cfg.LimitFrames), Joins: session.Rate(cfg.LimitJoins), Publishes: session.Rate(cfg.LimitPublishes),
+		Errors:      session.Rate{PerSecond: float64(cfg.LimitErrors) / 60, Burst: cfg.LimitErrors},
+		EarlyFrames: cfg.LimitEarlyFrames, EarlyBytes: cfg.LimitEarlyBytes,
+		UserConnections: cfg.LimitUserConnections, UserPublishes: session.Rate(cfg.LimitUserPublishes), TenantPublishes: session.Rate(cfg.LimitTenantPublishes),
+		Handshakes: session.Rate(cfg.LimitHandshakes), AddressEarly: cfg.LimitAddressEarly, Early: cfg.LimitEarly, Connections: cfg.LimitConnections,
+		DryRun: cfg.Limits == "dry",
+	}
 }
 
 // ID names this process. Client ids begin with it.

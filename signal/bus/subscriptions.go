@@ -211,6 +211,9 @@ func (s *subscriptions) next(now time.Time) (w work) {
 		}
 		s.idle = s.idle[1:]
 	}
+	if len(s.idle) == 0 {
+		s.idle = nil // after many it is large
+	}
 	w.more = len(s.ask) > 0 || len(w.unsubscribe) == batch
 	return w
 }

@@ -18,7 +18,7 @@ type Rate struct {
 
 func (r Rate) String() string { return fmt.Sprintf("%g a second, %d at once", r.PerSecond, r.Burst) }
 
-// Limits bound what one client may ask for. 0 is no limit. README.md has their variables.
+// Limits bound what clients may ask for. 0 is no limit. README.md has their variables.
 type Limits struct {
 	RoomsPerFrame int  // names in one join or leave
 	Rooms         int  // of one connection, its default rooms not counted
@@ -29,22 +29,24 @@ type Limits struct {
 	EarlyFrames   int  // before it is authenticated
 	EarlyBytes    int  // of one of these
 
+	UserConnections int  // of one user, on this node
+	UserPublishes   Rate // of all of them
+	TenantPublishes Rate // of all connections of one tenant, on this node
+
+	Handshakes   Rate // of one address
+	AddressEarly int  // connections of one address that are not authenticated
+	Early        int  // of all addresses
+	Connections  int  // of this node
+
 	DryRun bool // who is beyond a limit is counted and logged, and goes on
 }
 
-// DefaultLimits are 200 rooms, on a connection (S4-082) and in a frame, and the rates of
-// RELIABILITY 4.1.
-var DefaultLimits = Limits{
-	RoomsPerFrame: 200, Rooms: 200, Frames: Rate{50, 100}, Joins: Rate{20, 100}, Publishes: Rate{50, 100}, Errors: Rate{10.0 / 60, 10},
-	EarlyFrames: 4, EarlyBytes: 8 << 10,
-}
-
-// A bucket is when the last of what was let through would have come, had it come evenly
+// A Bucket is when the last of what was let through would have come, had it come evenly
 // (the generic cell rate algorithm of ATM): nanoseconds since 1970.
-type bucket int64
+type Bucket int64
 
-// allow says whether one more is within the rate.
-func (b *bucket) allow(r Rate, now int64) bool {
+// Allow says whether one more is within the rate.
+func (b *Bucket) Allow(r Rate, now int64) bool {
 	if r.PerSecond <= 0 {
 		return true
 	}
@@ -53,13 +55,16 @@ func (b *bucket) allow(r Rate, now int64) bool {
 	if at-now > each*int64(r.Burst-1) {
 		return false
 	}
-	*b = bucket(at + each)
+	*b = Bucket(at + each)
 	return true
 }
 
+// Full says whether a new one would do as well.
+func (b *Bucket) Full(now int64) bool { return int64(*b) <= now }
+
 // tooOften answers a frame that is beyond a rate.
-func (s *Session) tooOften(b *bucket, r Rate, limit, ref string) bool {
-	if b.allow(r, time.Now().UnixNano()) || !s.over(limit) {
+func (s *Session) tooOften(b *Bucket, r Rate, limit, ref string) bool {
+	if b.Allow(r, time.Now().UnixNano()) || !s.over(limit) {
 		return false
 	}
 	s.fail(proto.CodeRateLimited, limit+": "+r.String(), ref)
@@ -68,12 +73,18 @@ func (s *Session) tooOften(b *bucket, r Rate, limit, ref string) bool {
 
 // over takes note that a client is beyond a limit, and says whether that is to be held against it.
 func (s *Session) over(limit string) bool {
-	s.o.Metrics.limited.WithLabelValues(limit).Inc()
-	if s.o.Limits.DryRun {
-		who, _ := s.who()
-		s.log(who.User).Info("limit exceeded", zap.String("limit", limit))
+	who, _ := s.who()
+	return s.o.Over(limit, zap.String("client_id", string(s.id)), zap.String("user_id", string(who.User)))
+}
+
+// Over takes note that somebody is beyond a limit, and says whether that is to be held against
+// them.
+func (o *Options) Over(limit string, who ...zap.Field) bool {
+	o.Metrics.limited.WithLabelValues(limit).Inc()
+	if o.Limits.DryRun {
+		o.Log.Info("limit exceeded", append(who, zap.String("limit", limit))...)
 	}
-	return !s.o.Limits.DryRun
+	return !o.Limits.DryRun
 }
 
 // tooMany says whether the connection is ended for a frame: for its size or number before it is
@@ -82,24 +93,32 @@ func (s *Session) tooMany(b []byte, now int64) bool {
 	l := &s.o.Limits
 	if s.client.Load() == nil {
 		if s.early++; l.EarlyFrames > 0 && int(s.early) > l.EarlyFrames && s.over("early_frames") {
-			s.conn.End(proto.CloseBadRequests)
+			s.endFor("early_frames", fmt.Sprint(l.EarlyFrames), proto.CloseBadRequests)
 			return true
 		}
 		if l.EarlyBytes > 0 && len(b) > l.EarlyBytes && s.over("early_bytes") {
-			s.conn.End(proto.CloseTooBig)
+			s.endFor("early_bytes", fmt.Sprint(l.EarlyBytes), proto.CloseTooBig)
 			return true
 		}
 	}
-	if !s.frames.allow(l.Frames, now) && s.over("frames") {
-		s.conn.End(proto.CloseRate)
+	if !s.frames.Allow(l.Frames, now) && s.over("frames") {
+		s.endFor("frames", l.Frames.String(), proto.CloseRate)
 		return true
 	}
 	return false
 }
 
+// endFor ends a client, and tells it which limit it is beyond.
+func (s *Session) endFor(limit, most string, code proto.CloseCode) {
+	if !s.refused.Swap(true) {
+		s.fail(proto.CodeRateLimited, limit+": "+most, "")
+		s.conn.End(code)
+	}
+}
+
 // wrong takes note of a mistake of the client's, and ends it after too many.
 func (s *Session) wrong() {
-	if !s.rarely().errors.allow(s.o.Limits.Errors, time.Now().UnixNano()) && s.over("errors") {
-		s.conn.End(proto.CloseBadRequests)
+	if !s.rarely().errors.Allow(s.o.Limits.Errors, time.Now().UnixNano()) && s.over("errors") {
+		s.endFor("errors", s.o.Limits.Errors.String(), proto.CloseBadRequests)
 	}
 }

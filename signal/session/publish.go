@@ -72,6 +72,9 @@ func (s *Session) publish(f proto.Frame) {
 		return
 	}
 	who, _ := s.who()
+	if s.publishesTooOften(who.Bearer, f.ID) {
+		return
+	}
 	if !who.Publish.Allow(p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
 		s.o.Metrics.denied.Inc()
 		s.fail(proto.CodeForbidden, "publish to this room", f.ID)

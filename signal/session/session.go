@@ -30,6 +30,8 @@ import (
 // A Conn carries the frames of one client. No call waits.
 type Conn interface {
 	hub.Conn
+	// Welcome is Answer for the frame that says that the client is authenticated.
+	Welcome(frame []byte)
 	// End closes the connection with a code, once; later calls change nothing.
 	End(proto.CloseCode)
 	// Dismiss is End for who shall get nothing of what waits, but one last frame.
@@ -61,6 +63,8 @@ type Options struct {
 	Heartbeat    time.Duration // told to the client: after so much silence it is pinged
 	Log          *zap.Logger
 	Metrics      *Metrics
+
+	users users
 }
 
 // A Session is one conversation. Receive, and Close after it, are called by one
@@ -81,14 +85,14 @@ type Session struct {
 
 	// Of Receive's goroutine alone.
 	early  uint8 // frames before it was authenticated
-	frames bucket
+	frames Bucket
 	rare   *rare // nil until it is needed
 
 }
 
 // A rare is what an idle client does without.
 type rare struct {
-	joins, publishes, errors bucket
+	joins, publishes, errors Bucket
 	lane                     *lane                   // nil until it publishes
 	waits                    atomic.Pointer[waiting] // a token is being judged; nil if none is
 }
@@ -202,6 +206,8 @@ func (s *Session) Close() {
 	}
 	if c := s.client.Load(); c != nil {
 		c.Close()
+		who, _ := s.who()
+		s.leaves(who.User)
 	}
 	if r.lane != nil {
 		r.lane.running.Wait()
@@ -280,10 +286,18 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 		s.refused.Store(true)
 		return
 	}
-	s.answer(proto.EventConnected, proto.Connected{
+	if !s.enter(identity.User) {
+		most := s.o.Limits.UserConnections
+		s.o.Metrics.refused.Inc()
+		s.fail(proto.CodeConnections, fmt.Sprintf("user_connections: %d of one user", most), f.ID)
+		s.conn.End(proto.CloseConnections)
+		s.refused.Store(true)
+		return
+	}
+	s.conn.Welcome(proto.EncodeFrame(proto.EventConnected, proto.Connected{
 		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
 		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: identity.Expires,
-	}, f.ID)
+	}, f.ID))
 	client := s.o.Hub.Add(s.id, a.Previous, s.conn)
 	s.client.Store(client)
 	rooms := append([]proto.Room{proto.Broadcasts}, s.o.DefaultRooms...)

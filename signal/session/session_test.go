@@ -45,6 +45,7 @@ func (c *conn) Answer(b []byte) {
 	defer c.mu.Unlock()
 	c.frames = append(c.frames, string(b))
 }
+func (c *conn) Welcome(b []byte) { c.Answer(b) }
 func (c *conn) Dismiss(last []byte, code proto.CloseCode) {
 	c.Answer(last)
 	c.End(code)
@@ -94,7 +95,7 @@ func with(t *testing.T, test func(*testing.T, *session.Session, *conn, *slow)) {
 		go func() { ended <- h.Run(ctx) }()
 		c, p := &conn{}, &slow{tokens: make(chan struct{})}
 		s := session.New(&session.Options{
-			Node: proto.NewNodeID(), Hub: h, Revoked: &auth.Revoked{}, Verifier: auth.None{}, Publisher: p, Limits: session.DefaultLimits,
+			Node: proto.NewNodeID(), Hub: h, Revoked: &auth.Revoked{}, Verifier: auth.None{}, Publisher: p,
 			AuthTimeout: 5 * time.Second, Heartbeat: 25 * time.Second, Log: zap.NewNop(), Metrics: session.NewMetrics(reg),
 		}, c)
 		defer func() {

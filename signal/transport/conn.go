@@ -32,6 +32,7 @@ type conn struct {
 
 	owner   *WebSocket
 	session *session.Session
+	visitor *visitor // guarded by mu; nil once it is known who that is
 	socket  net.Conn
 	heard   atomic.Int64 // clock at the client's last byte
 	pinged  int64        // guarded by mu: what heard was at the last ping
@@ -55,6 +56,23 @@ func (c *conn) End(code proto.CloseCode) {
 	defer c.mu.Unlock()
 	if c.code == 0 && !c.closed {
 		c.end(code, nil)
+	}
+}
+
+// Welcome writes the frame that ends the time in which nobody knows who this is.
+func (c *conn) Welcome(frame []byte) {
+	c.known()
+	c.Answer(frame)
+}
+
+// known says that the client counts no more among those who have not told who they are.
+func (c *conn) known() {
+	c.mu.Lock()
+	visitor := c.visitor
+	c.visitor = nil
+	c.mu.Unlock()
+	if visitor != nil {
+		c.owner.visitors.forget(visitor)
 	}
 }
 

@@ -185,6 +185,7 @@ func (c *conn) drain() (over bool) {
 func (c *conn) finish() {
 	w := c.owner
 	c.session.Close()
+	c.known()
 	w.wheel.remove(c)
 	w.poller.forget(c)
 	c.mu.Lock()

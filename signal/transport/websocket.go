@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -40,13 +41,14 @@ const (
 // Options of a WebSocket.
 type Options struct {
 	Session     *session.Options
-	FrameBytes  int           // largest frame from a client; a larger one ends it with 1009
-	Origins     []string      // that pages may come from; "*" is any, none is the node's own host
-	PingAfter   time.Duration // of silence; 0 is PingAfter
-	DeadAfter   time.Duration // of silence; 0 is DeadAfter
-	StuckAfter  time.Duration // that the client takes nothing of what waits for it; 0 is 10 s
-	MessageTime time.Duration // from the first byte of a message to its last; 0 is 10 s
-	Readers     string        // one of Readers…; empty is ReadersAuto
+	FrameBytes  int            // largest frame from a client; a larger one ends it with 1009
+	Origins     []string       // that pages may come from; "*" is any, none is the node's own host
+	Proxies     []netip.Prefix // whose word on a client's address counts
+	PingAfter   time.Duration  // of silence; 0 is PingAfter
+	DeadAfter   time.Duration  // of silence; 0 is DeadAfter
+	StuckAfter  time.Duration  // that the client takes nothing of what waits for it; 0 is 10 s
+	MessageTime time.Duration  // from the first byte of a message to its last; 0 is 10 s
+	Readers     string         // one of Readers…; empty is ReadersAuto
 	Log         *zap.Logger
 	Registerer  prometheus.Registerer
 }
@@ -59,6 +61,7 @@ type WebSocket struct {
 	wheel    wheel
 	attached attached
 	trust    trust
+	visitors visitors
 	changes  atomic.Uint64 // connections that came or went
 
 	mu      sync.Mutex
@@ -86,6 +89,7 @@ func New(o Options) *WebSocket {
 		o.Origins[i] = strings.ToLower(origin)
 	}
 	w := &WebSocket{o: o, attached: attached{most: attachedMost}, wheel: wheel{at: clock() / int64(tickTime)}}
+	w.visitors.limits, w.visitors.trusted, w.visitors.log = &o.Session.Limits, o.Proxies, o.Log
 	if o.Readers != ReadersGoroutine {
 		var err error
 		if w.poller, err = newPoller(); err != nil {
@@ -179,9 +183,25 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "this node is shutting down", http.StatusServiceUnavailable)
 		return
 	}
+	at := w.visitors.address(r)
+	visitor, limit := w.visitors.enter(at, time.Now())
+	if limit == "" && w.full() {
+		limit = limitConnections
+	}
+	if limit != "" && w.o.Session.Over(limit, zap.Stringer("client_address", at)) {
+		w.visitors.forget(visitor)
+		status := http.StatusTooManyRequests
+		if limit == limitEarly || limit == limitConnections {
+			status = http.StatusServiceUnavailable // others would be let in no more
+		}
+		rw.Header().Set("Retry-After", "1")
+		http.Error(rw, "too many: "+limit, status)
+		return
+	}
 	captured := &capture{ResponseWriter: rw, lib: &library{}, hijack: w.hijack}
 	if _, err := accept(captured, r, w.o.FrameBytes); err != nil {
 		w.metrics.handshake.Inc()
+		w.visitors.forget(visitor)
 		if c := captured.lib.conn; c != nil {
 			_ = c.socket.Close()
 		}
@@ -189,11 +209,13 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	c := captured.lib.conn
 	c.lib = captured.lib
+	c.visitor = visitor
 	c.session = session.New(w.o.Session, c)
 	if !w.add(c) {
 		c.lib.release()
 		_ = c.socket.Close()
 		c.session.Close()
+		w.visitors.forget(visitor)
 		return
 	}
 	w.metrics.opened.Inc()
@@ -259,6 +281,12 @@ func (w *WebSocket) ended(c *conn, code proto.CloseCode) {
 	w.metrics.closed.WithLabelValues(label(code)).Inc()
 	w.o.Log.Info("session ended", zap.String("client_id", string(c.session.ID())), zap.Uint16("code", uint16(code)))
 	w.running.Done()
+}
+
+// full says whether the node has as many connections as it may.
+func (w *WebSocket) full() bool {
+	most := w.o.Session.Limits.Connections
+	return most > 0 && w.size() >= most
 }
 
 func (w *WebSocket) isClosing() bool {
