@@ -16,6 +16,7 @@ type Connected struct {
 	Node      NodeID   `json:"node"`
 	Heartbeat int      `json:"heartbeat"`         // milliseconds of silence after which the node pings
 	Expires   int64    `json:"expires,omitempty"` // of the token, seconds since 1970
+	Offer              // empty unless the client offered a public key
 }
 
 // ISOTime is t as the original writes it: 2026-03-28T09:15:02.123Z.

@@ -10,6 +10,7 @@ const (
 	CodeUnauthenticated      ErrorCode = "unauthenticated"
 	CodeAuthFailed           ErrorCode = "authentication_failed"
 	CodeAuthError            ErrorCode = "authentication_error"
+	CodeEncryption           ErrorCode = "encryption_failed"
 	CodeForbidden            ErrorCode = "forbidden"
 	CodeBadName              ErrorCode = "bad_name"
 	CodeReserved             ErrorCode = "reserved"
@@ -33,7 +34,7 @@ const (
 type ErrorInfo struct {
 	Code ErrorCode `json:"code"`
 	// Message is the frame's text. Tills of the original compare it, so the first
-	// five are the original's to the letter.
+	// six are the original's to the letter.
 	Message string `json:"message"`
 	// Retry says whether the same request may succeed later, unchanged.
 	Retry bool `json:"retry"`
@@ -46,6 +47,7 @@ var Errors = []ErrorInfo{
 	{CodeUnauthenticated, "Not authenticated", false},
 	{CodeAuthFailed, "Authentication failed", false},
 	{CodeAuthError, "Authentication error", true},
+	{CodeEncryption, "Encryption handshake failed", false},
 	{CodeForbidden, "Not allowed", false},
 	{CodeBadName, "Bad name", false},
 	{CodeBadPosition, "Bad position", false},

@@ -34,16 +34,17 @@ const (
 	EventRestored  EventName = "restored"
 	EventResync    EventName = "resync"
 	EventSkip      EventName = "skip"
+	EventEncrypted EventName = "encrypted" // in both directions
 
 	EventRevoked     EventName = "auth.revoked"
 	EventRoomRevoked EventName = "room.access.revoked"
 )
 
 // spoken are the events that nodes say by themselves, or will: nobody else may send one,
-// or a client could not tell which is which. The last five are for what is to come.
+// or a client could not tell which is which. The last two are for what is to come.
 var spoken = []EventName{
 	EventConnected, EventRefreshed, EventJoined, EventLeft, EventAck, EventError, EventDegraded, EventRestored, EventResync, EventSkip,
-	"presence", "reconnect", "encrypted", "auth.revoked", "room.access.revoked",
+	EventEncrypted, EventRevoked, EventRoomRevoked, "presence", "reconnect",
 }
 
 // CheckSent says whether somebody may send an event of this name to clients.
@@ -123,8 +124,9 @@ func asFrameError(err error, subject, id string) *FrameError {
 // An Authenticate is the data of the first frame. Further keys are the
 // application's.
 type Authenticate struct {
-	Token    string
-	Previous ClientID // of the client's connection before this one, or empty
+	Token     string
+	Previous  ClientID // of the client's connection before this one, or empty
+	PublicKey string   // that the client offers for encryption, or empty
 }
 
 // Authenticate reads the data of an authenticate frame.
@@ -134,6 +136,8 @@ func (f Frame) Authenticate() (a Authenticate, err error) {
 		switch key {
 		case "token":
 			a.Token, err = stringOf("token", value)
+		case "publicKey":
+			a.PublicKey, err = stringOf("publicKey", value)
 		case "previous":
 			if s, err = stringOf("previous", value); err == nil {
 				a.Previous = ClientID(s)

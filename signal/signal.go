@@ -98,7 +98,9 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	n.sockets = transport.New(transport.Options{
 		Session: &session.Options{
 			Node: n.id, Hub: n.hub, Verifier: who, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
-			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout, Heartbeat: transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
+			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout,
+			Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
+			Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 		},
 		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})

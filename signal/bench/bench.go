@@ -42,6 +42,7 @@ type Options struct {
 	Runs     int           // of which the median is told
 	Threads  int           // that read for the clients
 	Deaf     float64       // part of the clients that never read, 0 to 1
+	Encrypt  bool          // frames are encrypted for all clients
 	Busy     int           // members of a room that is run flat out beside the others
 	Floor    bool          // play the floor in turns with the nodes
 	Settle   time.Duration // how long Idle waits before it looks
@@ -117,6 +118,7 @@ type Result struct {
 	InTurn       bool    `json:"in_turn"`
 	Busy         int     `json:"busy_clients"`
 	Deaf         float64 `json:"deaf"`
+	Encrypt      bool    `json:"encrypt"`
 	Frame        int     `json:"frame_bytes"`             // of one delivery, with its header
 	FloorClients int     `json:"floor_clients,omitempty"` // as many as beside the others can be open
 	Runs         []Run   `json:"runs"`
@@ -129,7 +131,7 @@ type Result struct {
 func Play(ctx context.Context, o Options) (Result, error) {
 	r := Result{
 		Scenario: o.Scenario, Clients: o.Clients, Members: o.Members, Nodes: len(o.Nodes), Window: o.Window,
-		Rate: o.Rate, InTurn: o.InTurn, Busy: o.Busy, Deaf: o.Deaf, Local: o.rss() > 0,
+		Rate: o.Rate, InTurn: o.InTurn, Busy: o.Busy, Deaf: o.Deaf, Encrypt: o.Encrypt, Local: o.rss() > 0,
 	}
 	if err := o.Check(); err != nil {
 		return r, err

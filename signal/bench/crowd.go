@@ -78,6 +78,8 @@ type till struct {
 	next  int32 // the number of the next event
 	deaf  bool  // never reads
 	part  []byte
+
+	sealing *proto.Sealing // nil unless frames are encrypted
 }
 
 // A group is rooms that are published to alike, and the window of what is under way.
@@ -231,6 +233,13 @@ func (th *thread) read(t *till, b []byte, now int64) {
 
 func (th *thread) frame(t *till, first byte, payload []byte, size int, now int64) {
 	c := t.group.crowd
+	if t.sealing != nil && first == 0x81 {
+		var err error
+		if payload, err = t.open(payload); err != nil {
+			c.fail(fmt.Errorf("client %s: %w", t.id, err))
+			return
+		}
+	}
 	rest, ok := bytes.CutPrefix(payload, []byte(frameHead))
 	switch {
 	case ok && len(rest) > atTime+timeLen:

@@ -6,6 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -151,7 +154,15 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 	if !t.group.direct {
 		room = t.group.rooms[t.room].name
 	}
-	frames := masked(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{"type": "Bearer", "token": token}, ""))
+	hail := map[string]string{"type": "Bearer", "token": token}
+	var private *ecdh.PrivateKey
+	if o.Encrypt {
+		if private, err = ecdh.P256().GenerateKey(rand.Reader); err != nil {
+			return nil, nil, err
+		}
+		hail["publicKey"] = base64.StdEncoding.EncodeToString(private.PublicKey().Bytes())
+	}
+	frames := masked(proto.AppendFrame(nil, proto.EventAuthenticate, hail, ""))
 	waits := map[string]bool{"": true}
 	if room != "" {
 		waits["join"] = true
@@ -162,6 +173,9 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 	}
 	for len(waits) > 0 {
 		payload, err := nextFrame(r)
+		if err == nil && t.sealing != nil {
+			payload, err = t.open(payload)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -172,6 +186,7 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 				ID     proto.ClientID
 				Denied []any
 				Done   bool
+				proto.Offer
 			}
 		}
 		if err := json.Unmarshal(payload, &f); err != nil {
@@ -180,6 +195,11 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 		switch {
 		case f.Event == string(proto.EventConnected):
 			t.id = f.Data.ID
+			if o.Encrypt {
+				if t.sealing, err = proto.NewSealing(private, f.Data.PublicKey, f.Data.Salt, proto.SealingInfo); err != nil {
+					return nil, nil, err
+				}
+			}
 			if t.group.direct && !t.deaf {
 				t.group.rooms[t.room].client = t.id
 			}
@@ -194,6 +214,15 @@ func (o Options) login(ctx context.Context, i int, t *till) (_ net.Conn, early [
 	early, _ = r.Peek(r.Buffered())
 	_ = conn.SetDeadline(time.Time{})
 	return conn, bytes.Clone(early), nil
+}
+
+// open is the frame in an encrypted one.
+func (t *till) open(payload []byte) ([]byte, error) {
+	f, err := proto.DecodeFrame(payload)
+	if err != nil {
+		return nil, err
+	}
+	return t.sealing.Open(f)
 }
 
 func nextFrame(r *bufio.Reader) ([]byte, error) {

@@ -4,7 +4,7 @@
 /** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
 /** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void, denied?: (code: string) => void}} Handlers */
 /** @typedef {{url: string, token: () => string | Promise<string>, state?: (state: string, code?: number) => void,
- *   positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
+ *   sealing?: () => Promise<import('./sealed.js').Sealing>, positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
 
 /** What to do after a close code: never connect again, or get a new token first. Others: try again. */
 export const closes = /** @type {Record<number, 'never' | 'token'>} */ ({
@@ -52,6 +52,8 @@ export class Client {
   #options
   #previous = '' // id of the connection before
   #ready = false // authenticated
+  /** @type {import('./sealed.js').Sealing | undefined} */ #sealing // of the present connection
+  #sent = Promise.resolve() // while frames are sealed
   #closed = false
   #tries = 0
   #opened = Infinity // when
@@ -60,9 +62,9 @@ export class Client {
 
   /** @param {Options} options positions are those of an earlier client of this page, by room; this one keeps them up to date */
   constructor(options) {
-    const { url, token, random = Math.random, positions = new Map(), state = () => {}, WebSocket = globalThis.WebSocket } = options
+    const { url, token, random = Math.random, positions = new Map(), state = () => {}, sealing, WebSocket = globalThis.WebSocket } = options
     if (!WebSocket) throw new TypeError('there is no WebSocket: give one in the options')
-    this.#options = { url, token, random, positions, state, WebSocket }
+    this.#options = { url, token, random, positions, state, sealing, WebSocket }
     this.#connect()
   }
 
@@ -93,13 +95,39 @@ export class Client {
 
   async #connect() {
     if (!this.#tries) this.#options.state('connecting')
-    let token
-    try { token = await this.#options.token() } catch { return this.#again() }
+    let token, sealing
+    try {
+      token = await this.#options.token()
+      sealing = this.#options.sealing && await this.#options.sealing()
+    } catch { return this.#again() }
     if (this.#closed) return
     const socket = this.#socket = new this.#options.WebSocket(this.#options.url)
-    socket.onopen = () => this.#say('authenticate', { type: 'Bearer', token, ...(this.#previous && { previous: this.#previous }) })
+    this.#sealing = sealing
+    this.#sent = Promise.resolve()
+    socket.onopen = () => this.#say('authenticate', {
+      type: 'Bearer', token, ...(this.#previous && { previous: this.#previous }), ...(sealing && { publicKey: sealing.publicKey }),
+    })
     socket.onmessage = ({ data }) => { if (socket === this.#socket) this.#receive(JSON.parse(data)) }
+    if (sealing) this.#open(socket, sealing)
     socket.onclose = ({ code }) => { if (socket === this.#socket) this.#ended(code) }
+  }
+
+  /** Frames are opened one after the other; one that is not sealed as it should be ends the connection for good.
+   * @param {WebSocket} socket @param {import('./sealed.js').Sealing} sealing */
+  #open(socket, sealing) {
+    let opened = Promise.resolve()
+    socket.onmessage = ({ data }) => {
+      opened = opened.then(async () => {
+        if (socket !== this.#socket || socket.readyState !== 1) return
+        let frame
+        try { frame = await sealing.open(JSON.parse(data)) } catch {
+          socket.close(4004)
+          this.#socket = undefined
+          return this.#ended(4004)
+        }
+        if (socket === this.#socket) this.#receive(frame)
+      })
+    }
   }
 
   /** @param {number} code */
@@ -120,7 +148,13 @@ export class Client {
   }
 
   /** @param {string} event @param {any} data @param {string} [id] */
-  #say(event, data, id) { if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify({ event, data, id })) }
+  #say(event, data, id) {
+    const socket = this.#socket, text = JSON.stringify({ event, data, id })
+    if (socket?.readyState !== 1) return
+    if (!this.#sealing) return socket.send(text)
+    const sealed = this.#sealing.seal(text)
+    this.#sent = this.#sent.then(async () => socket.send(await sealed))
+  }
 
   /** Shows a new token when four fifths of this one's life are over: the connection would end with it.
    * @param {number | undefined} expires seconds since 1970 */

@@ -7,3 +7,8 @@ import _ "embed"
 //
 //go:embed client.js
 var Client []byte
+
+// Sealed is sealed.js, what Client needs for encryption.
+//
+//go:embed sealed.js
+var Sealed []byte

@@ -31,7 +31,8 @@ import (
 type Conn interface {
 	hub.Conn
 	// Welcome is Answer for the frame that says that the client is authenticated.
-	Welcome(frame []byte)
+	// What comes after it is sealed, if there is a sealing.
+	Welcome(frame []byte, sealing *proto.Sealing)
 	// End closes the connection with a code, once; later calls change nothing.
 	End(proto.CloseCode)
 	// Dismiss is End for who shall get nothing of what waits, but one last frame.
@@ -60,6 +61,7 @@ type Options struct {
 	DefaultRooms []proto.Room
 	Limits       Limits
 	AuthTimeout  time.Duration // from the connect to a good authenticate
+	Encryption   Encryption
 	Heartbeat    time.Duration // told to the client: after so much silence it is pinged
 	Log          *zap.Logger
 	Metrics      *Metrics
@@ -94,6 +96,8 @@ type Session struct {
 type rare struct {
 	joins, publishes, errors Bucket
 	lane                     *lane                   // nil until it publishes
+	sealing                  *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
+	seals                    bool                    // the client has sealed a frame
 	waits                    atomic.Pointer[waiting] // a token is being judged; nil if none is
 }
 
@@ -163,7 +167,7 @@ func (s *Session) Receive(b []byte) {
 	if s.refused.Load() || s.tooMany(b, time.Now().UnixNano()) {
 		return
 	}
-	f, err := proto.DecodeFrame(b)
+	f, err := s.decode(b)
 	if err != nil {
 		s.refuse(err)
 		return
@@ -286,6 +290,14 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 		s.refused.Store(true)
 		return
 	}
+	sealing, offer, err := s.seal(a)
+	if err != nil {
+		s.o.Metrics.refused.Inc()
+		s.fail(proto.CodeEncryption, err.Error(), f.ID)
+		s.conn.End(proto.CloseEncryption)
+		s.refused.Store(true)
+		return
+	}
 	if !s.enter(identity.User) {
 		most := s.o.Limits.UserConnections
 		s.o.Metrics.refused.Inc()
@@ -296,8 +308,8 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 	}
 	s.conn.Welcome(proto.EncodeFrame(proto.EventConnected, proto.Connected{
 		ID: s.id, UserID: identity.User, Time: proto.ISOTime(time.Now()), Node: s.o.Node,
-		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: identity.Expires,
-	}, f.ID))
+		Heartbeat: int(s.o.Heartbeat / time.Millisecond), Expires: identity.Expires, Offer: offer,
+	}, f.ID), sealing)
 	client := s.o.Hub.Add(s.id, a.Previous, s.conn)
 	s.client.Store(client)
 	rooms := append([]proto.Room{proto.Broadcasts}, s.o.DefaultRooms...)

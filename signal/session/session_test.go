@@ -45,7 +45,7 @@ func (c *conn) Answer(b []byte) {
 	defer c.mu.Unlock()
 	c.frames = append(c.frames, string(b))
 }
-func (c *conn) Welcome(b []byte) { c.Answer(b) }
+func (c *conn) Welcome(b []byte, _ *proto.Sealing) { c.Answer(b) }
 func (c *conn) Dismiss(last []byte, code proto.CloseCode) {
 	c.Answer(last)
 	c.End(code)

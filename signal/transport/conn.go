@@ -59,10 +59,16 @@ func (c *conn) End(code proto.CloseCode) {
 	}
 }
 
-// Welcome writes the frame that ends the time in which nobody knows who this is.
-func (c *conn) Welcome(frame []byte) {
+// Welcome writes the frame that ends the time in which nobody knows who this is. What comes
+// after it is sealed, if there is a sealing: nothing can come in between.
+func (c *conn) Welcome(frame []byte, sealing *proto.Sealing) {
 	c.known()
-	c.Answer(frame)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.deaf() && !c.put(frame, keep) {
+		c.end(proto.CloseSlow, nil)
+	}
+	c.sealing = sealing
 }
 
 // known says that the client counts no more among those who have not told who they are.

@@ -3,9 +3,11 @@ package transport
 import (
 	"encoding/binary"
 	"slices"
+	"sync"
 
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/hub"
+	"github.com/signal-team/signal/signal/room"
 )
 
 // outbound is the most that waits for one client alone (S4-084): answers, events to it,
@@ -32,6 +34,8 @@ type writing struct {
 	closed     bool            // the file descriptor must not be used any more
 	peerClosed bool            // the client has sent its Close frame
 
+	sealing *proto.Sealing // nil for frames as they are
+
 	rest  []byte   // of a frame that the socket took in part
 	alone [][]byte // frames for this client alone, after rest
 	acked uint64   // bytes that the client took, as of moved
@@ -50,6 +54,8 @@ func (c *conn) Write(b *hub.Batch) (taken int) {
 	n := 0
 	if c.bytes == 0 && c.owner.trust.over() {
 		c.startFlusher() // which waits, and says that the client is drained
+	} else if c.bytes == 0 && c.sealing != nil {
+		taken = c.writeSealed(b.Entries)
 	} else if c.bytes == 0 {
 		if n = c.try(b.Joined); n == len(b.Joined) {
 			return len(b.Entries)
@@ -72,6 +78,41 @@ func (c *conn) Write(b *hub.Batch) (taken int) {
 	}
 	return taken
 }
+
+// writeSealed seals frames for this client alone and writes them, some at a time. What the socket
+// does not take is sealed again when it does: a nonce is used once either way. It is called with
+// mu held.
+func (c *conn) writeSealed(entries []room.Entry) (taken int) {
+	scratch := sealed.Get().(*[]byte)
+	defer sealed.Put(scratch)
+	var ends [sealedMost]int
+	for taken < len(entries) {
+		b, n := (*scratch)[:0], 0
+		for n < sealedMost && taken+n < len(entries) && len(b) < sealedBytes {
+			b = c.sealing.SealFrame(b, entries[taken+n].Frame)
+			ends[n] = len(b)
+			n++
+		}
+		*scratch = b
+		wrote := c.try(b)
+		for _, end := range ends[:n] {
+			taken++
+			if wrote < end { // a socket that is full between two frames keeps one whole
+				c.hold(slices.Clone(b[wrote:end]))
+				return taken
+			}
+		}
+	}
+	return taken
+}
+
+// At most so many frames, and no more when they are so many bytes, are sealed for one write(2).
+const (
+	sealedMost  = 64
+	sealedBytes = 16 << 10
+)
+
+var sealed = sync.Pool{New: func() any { return new([]byte) }}
 
 // Prepare brings what Write looks at first into the processor's cache: see hub.Conn.
 func (c *conn) Prepare() { c.near.Load() }
@@ -99,9 +140,14 @@ func (c *conn) Answer(frame []byte) {
 	}
 }
 
+// Opcodes (RFC 6455, section 5.2).
+const (
+	opText  = 1
+	opClose = 8
+)
+
 // control takes a control frame that the library wrote.
 func (c *conn) control(frame []byte) {
-	const opClose = 8
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -128,6 +174,9 @@ func (c *conn) deaf() bool { return c.code != 0 || c.broken || c.closed }
 // put writes a frame, or lets it wait behind others; of what must wait it keeps what kept
 // returns. It is called with mu held.
 func (c *conn) put(frame []byte, kept func([]byte) []byte) bool {
+	if c.sealing != nil && frame[0]&0x0f == opText {
+		frame, kept = c.sealing.SealFrame(nil, frame), keep
+	}
 	if untrusted := c.owner.trust.over(); c.bytes > 0 || untrusted {
 		if c.bytes+len(frame)+(len(c.alone)+1)*frameCost > outbound {
 			return false

@@ -126,6 +126,7 @@ an error.`,
 	f.IntVar(&o.Runs, "runs", 5, "of which the median is told")
 	f.IntVar(&o.Threads, "threads", 1, "that read for the clients: 1 or 2")
 	f.Float64Var(&o.Deaf, "deaf", 0, "part of the clients that never read, 0 to 1")
+	f.BoolVar(&o.Encrypt, "encrypt", false, "seal every frame for every client (the floor goes on writing plain ones)")
 	f.IntVar(&o.Busy, "busy", 0, "members of one more room, run flat out; latencies are the others'")
 	f.BoolVar(&o.Floor, "floor", false, "let a bare write(2) loop take turns with the nodes, and tell the ratio to it")
 	f.StringSliceVar(&addrs, "addr", nil, "host:port of running nodes; without it nodes are started")

@@ -3,6 +3,9 @@ package wstest
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +47,19 @@ type Client struct {
 	ID    proto.ClientID // once logged in
 	ws    *websocket.Conn
 	early []Frame // came before all rooms were joined
+
+	private *ecdh.PrivateKey // nil unless it wants encryption
+	sealing *proto.Sealing   // nil unless frames are encrypted
+	Sealed  int              // frames that came encrypted
+}
+
+// Encrypt makes the client ask for encryption at its Login.
+func (c *Client) Encrypt() *Client {
+	var err error
+	if c.private, err = ecdh.P256().GenerateKey(rand.Reader); err != nil {
+		panic(err)
+	}
+	return c
 }
 
 // Dial connects to the node on addr, with the headers given.
@@ -82,7 +98,11 @@ func Login(tb testing.TB, addr, token string, rooms ...proto.Room) *Client {
 
 // Login authenticates and joins rooms, and returns when all are joined.
 func (c *Client) Login(token string, rooms ...proto.Room) error {
-	c.Send("authenticate", map[string]string{"type": "Bearer", "token": token}, "")
+	hail := map[string]string{"type": "Bearer", "token": token}
+	if c.private != nil {
+		hail["publicKey"] = base64.StdEncoding.EncodeToString(c.private.PublicKey().Bytes())
+	}
+	c.Send("authenticate", hail, "")
 	f, err := c.Next()
 	if err != nil {
 		return err
@@ -92,6 +112,11 @@ func (c *Client) Login(token string, rooms ...proto.Room) error {
 		return fmt.Errorf("login is answered by %s %s", f.Event, f.Data)
 	}
 	c.ID = hello.ID
+	if c.private != nil {
+		if c.sealing, err = proto.NewSealing(c.private, hello.PublicKey, hello.Salt, proto.SealingInfo); err != nil {
+			return err
+		}
+	}
 	waits := map[string]bool{"": true}
 	if len(rooms) > 0 {
 		waits["login"] = true
@@ -126,6 +151,14 @@ func (c *Client) Send(event string, data any, id string) {
 
 // Raw writes any text as a frame. That it cannot be written shows at the next read.
 func (c *Client) Raw(text string) {
+	if c.sealing != nil {
+		text = string(c.sealing.AppendSealed(nil, []byte(text)))
+	}
+	c.Open(text)
+}
+
+// Open is Raw without encryption.
+func (c *Client) Open(text string) {
 	_ = c.ws.Write(context.Background(), websocket.MessageText, []byte(text))
 }
 
@@ -146,6 +179,19 @@ func (c *Client) Read(ctx context.Context) (f Frame, err error) {
 	_, b, err := c.ws.Read(ctx)
 	if err != nil {
 		return f, err
+	}
+	if c.sealing != nil {
+		sealed, err := proto.DecodeFrame(b)
+		if err == nil && sealed.Event != proto.EventEncrypted {
+			err = errors.New("it is not encrypted")
+		}
+		if err == nil {
+			b, err = c.sealing.Open(sealed)
+		}
+		if err != nil {
+			return f, fmt.Errorf("frame %q: %w", b, err)
+		}
+		c.Sealed++
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, fmt.Errorf("frame %q: %w", b, err)
