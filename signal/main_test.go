@@ -243,7 +243,7 @@ func launch(t testing.TB, path string, at emitter.Settings, env ...string) *proc
 	p.cmd = prepare(path, append([]string{
 		"APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret,
 		"APP_ENV_SIGNAL_API_KEY=" + secret,
-		"APP_ENV_SIGNAL_LIMIT_HANDSHAKES=0", "APP_ENV_SIGNAL_LIMIT_ADDRESS_EARLY=0", // all tills of a test have one address
+		"APP_ENV_SIGNAL_LIMIT_HANDSHAKES=0", "APP_ENV_SIGNAL_LIMIT_ADDRESS_EARLY=0", "APP_ENV_SIGNAL_LIMIT_USER_CONNECTIONS=0", // all tills of a test have one address, and some one user
 	}, slices.Concat(reaching(at), env)...), []string{"serve"})
 	logs, err := p.cmd.StderrPipe()
 	if err != nil {
