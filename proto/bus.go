@@ -240,6 +240,9 @@ func (l Layout) Once(r Room, id EventID) string { return l.name(string(r), "id:"
 // Snapshot is the string that holds a room's snapshot.
 func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }
 
+// Ticket is the string that holds the token of a ticket.
+func (l Layout) Ticket(id TicketID) string { return l.name("$ticket:"+string(id), "token") }
+
 // Revoked is the log of revocations, a stream.
 func (l Layout) Revoked() string { return l.name(string(Control), "revoked") }
 

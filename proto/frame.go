@@ -125,6 +125,7 @@ func asFrameError(err error, subject, id string) *FrameError {
 // application's.
 type Authenticate struct {
 	Token     string
+	Ticket    TicketID // instead of the token
 	Previous  ClientID // of the client's connection before this one, or empty
 	PublicKey string   // that the client offers for encryption, or empty
 }
@@ -136,6 +137,11 @@ func (f Frame) Authenticate() (a Authenticate, err error) {
 		switch key {
 		case "token":
 			a.Token, err = stringOf("token", value)
+		case "ticket":
+			if s, err = stringOf("ticket", value); err == nil {
+				a.Ticket = TicketID(s)
+				err = a.Ticket.Check()
+			}
 		case "publicKey":
 			a.PublicKey, err = stringOf("publicKey", value)
 		case "previous":

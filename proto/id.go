@@ -3,6 +3,7 @@ package proto
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"time"
 )
@@ -52,4 +53,19 @@ func NewEpoch() string {
 		b[i] = letters[int(b[i])%len(letters)]
 	}
 	return b.String()
+}
+
+// A TicketID is what a client shows once instead of its token, where that would be written down:
+// in an address.
+type TicketID string
+
+// NewTicketID makes one that nobody can guess.
+func NewTicketID() TicketID { return TicketID(rand.Text()) }
+
+// Check says whether it can be a ticket: 26 letters and digits.
+func (id TicketID) Check() error {
+	if len(id) != 26 || strings.Trim(string(id), "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+		return errors.New("a ticket has 26 letters and digits")
+	}
+	return nil
 }

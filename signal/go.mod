@@ -6,6 +6,7 @@ require (
 	github.com/alicebob/miniredis/v2 v2.40.0 // the embedded Redis: docs/adr/0003
 	github.com/caarlos0/env/v11 v11.4.2 // the environment into config
 	github.com/go-chi/chi/v5 v5.5.0 // routes of api
+	github.com/go-chi/cors v1.2.2 // whose pages may read answers of api
 	github.com/golang-jwt/jwt/v5 v5.3.1 // tokens
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/redis/go-redis/v9 v9.23.0 // Redis

@@ -55,7 +55,7 @@ type Node struct {
 	config   Config
 	log      *zap.Logger
 	emitter  *emitter.Emitter
-	keys     *auth.Keys // nil without
+	keys     []*auth.Keys // of tokens
 	hub      *hub.Hub
 	bus      *bus.Bus
 	sockets  *transport.WebSocket
@@ -73,10 +73,15 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		return nil, err
 	}
 	who, keys, err := Verifier(cfg)
-	if err != nil {
+	access, accessKeys, aerr := accessVerifier(cfg)
+	if err := errors.Join(err, aerr); err != nil {
 		return nil, fmt.Errorf("signal: %w", err)
 	}
-	n := &Node{id: proto.NewNodeID(), keys: keys}
+	n := &Node{id: proto.NewNodeID(), keys: []*auth.Keys{keys, accessKeys}}
+	var permissions *auth.Permissions
+	if cfg.RoomsURL != "" {
+		permissions = auth.NewPermissions(auth.NewHook(cfg.RoomsURL, []byte(cfg.HookSecret), auth.PermissionTimeout))
+	}
 	n.log = log.With(zap.String("node", string(n.id)))
 	if err := n.listen(&cfg); err != nil {
 		return nil, err
@@ -97,7 +102,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	n.hub = hub.New(n.bus, reg)
 	n.sockets = transport.New(transport.Options{
 		Session: &session.Options{
-			Node: n.id, Hub: n.hub, Verifier: who, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+			Node: n.id, Hub: n.hub, Verifier: who, Tickets: n.emitter, Permissions: permissions, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
 			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout,
 			Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
 			Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
@@ -106,7 +111,14 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: who, Revoked: revoked, Revoker: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+		Historian: n.emitter, Verifier: who, Permissions: permissions, Revoked: revoked, Revoker: n.emitter,
+		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
+		Tickets:  n.emitter, Locator: n.emitter, Origins: cfg.AllowedOrigins,
+		Facts: api.Facts{
+			Addresses: cfg.PublicAddrs, DefaultRooms: rooms(cfg.DefaultRooms), Rooms: cfg.LimitRooms, FrameBytes: cfg.FrameBytes,
+			Frames: cfg.LimitFrames.PerSecond, Joins: cfg.LimitJoins.PerSecond, Publishes: cfg.LimitPublishes.PerSecond,
+			Heartbeat: transport.PingAfter, AuthTimeout: cfg.AuthTimeout,
+		},
 	}
 	n.public, n.admin = server(api.Public(o)), server(api.Admin(o))
 	return n, nil
@@ -172,16 +184,35 @@ func server(h http.Handler) *http.Server {
 
 // Verifier judges tokens as a node with this Config does, which lets the keys run.
 func Verifier(cfg Config) (session.Verifier, *auth.Keys, error) {
-	if cfg.Auth == "none" {
+	switch cfg.Auth {
+	case "none":
 		return auth.None{}, nil, nil
+	case "ask":
+		return asker(cfg, cfg.AuthURL, AuthOptions(cfg)), nil, nil
 	}
-	o := AuthOptions(cfg)
-	if cfg.JWTKeys != "" {
-		keys, err := auth.NewKeys(cfg.JWTKeys)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%sJWT_KEYS: %w", config.Prefix, err)
+	return verifier(AuthOptions(cfg), "JWT_KEYS", cfg.JWTKeys)
+}
+
+// accessVerifier judges the application's access tokens; nil when none are taken.
+func accessVerifier(cfg Config) (api.Verifier, *auth.Keys, error) {
+	switch {
+	case !cfg.Exchanges():
+		return nil, nil, nil
+	case cfg.AccessURL != "":
+		return asker(cfg, cfg.AccessURL, auth.Options{}), nil, nil
+	}
+	return verifier(auth.Options{Secret: []byte(cfg.AccessSecret), Issuer: cfg.AccessIssuer, Audience: cfg.AccessAudience}, "ACCESS_KEYS", cfg.AccessKeys)
+}
+
+func asker(cfg Config, url string, o auth.Options) *auth.Asker {
+	return auth.NewAsker(auth.NewHook(url, []byte(cfg.HookSecret), auth.AskTimeout), o)
+}
+
+func verifier(o auth.Options, name, keys string) (_ session.Verifier, _ *auth.Keys, err error) {
+	if keys != "" {
+		if o.Keys, err = auth.NewKeys(keys); err != nil {
+			return nil, nil, fmt.Errorf("%s%s: %w", config.Prefix, name, err)
 		}
-		o.Keys = keys
 	}
 	return auth.New(o), o.Keys, nil
 }
@@ -247,10 +278,12 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.admin.BaseContext = func(net.Listener) context.Context { return failed } // a profile under way ends too
 	g.Go(func() error { return n.hub.Run(below) })
-	g.Go(func() error {
-		n.keys.Run(below, func(err error) { n.log.Warn("keys of tokens not fetched", zap.Error(err)) })
-		return nil
-	})
+	for _, keys := range n.keys {
+		g.Go(func() error {
+			keys.Run(below, func(err error) { n.log.Warn("keys of tokens not fetched", zap.Error(err)) })
+			return nil
+		})
+	}
 	g.Go(func() error { return n.bus.Run(below, n.hub) })
 	g.Go(func() error { return n.sockets.Run(below) })
 	g.Go(func() error { return ignoreClosed(n.public.Serve(n.publicAt)) })

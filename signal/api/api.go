@@ -34,25 +34,32 @@ type Revoker interface {
 
 // Options of the endpoints.
 type Options struct {
-	WebSocket    http.Handler // GET /ws
-	Sender       Sender
-	Historian    Historian
-	Verifier     Verifier      // of those who ask for history
-	Revoked      *auth.Revoked // the same
-	Revoker      Revoker
-	DefaultRooms []proto.Room   // that everybody may ask for
-	Key          emitter.Secret // of POST /api/…; empty closes them
-	Ready        func() error   // why new clients should go elsewhere, or nil
-	Gatherer     prometheus.Gatherer
+	WebSocket   http.Handler // GET /ws
+	Sender      Sender
+	Historian   Historian
+	Verifier    Verifier          // of those who ask for history, or how to begin
+	Permissions *auth.Permissions // the same
+	Revoked     *auth.Revoked     // the same
+	Revoker     Revoker
+	Exchange    Exchange
+	Tickets     TicketKeeper
+	Locator     Locator
+	Facts       Facts
+	Origins     auth.Origins   // of pages that may read answers
+	Key         emitter.Secret // of POST /api/…; empty closes them
+	Ready       func() error   // why new clients should go elsewhere, or nil
+	Gatherer    prometheus.Gatherer
 }
 
 // Public is what clients and services reach.
 func Public(o Options) http.Handler {
 	r := chi.NewRouter()
+	r.Use(harden, o.cors())
 	r.Handle("/ws", o.WebSocket)
 	r.With(key(o.Key)).Post("/api/send", send(o.Sender))
 	r.With(key(o.Key)).Post("/api/revoke", revoke(o.Revoker))
 	history(r, o)
+	realtime(r, o)
 	problems(r)
 	health(r, func() error { // why is for the operator
 		if o.Ready() != nil {
@@ -66,6 +73,7 @@ func Public(o Options) http.Handler {
 // Admin is what operators reach: on a private address, without a key.
 func Admin(o Options) http.Handler {
 	r := chi.NewRouter()
+	r.Use(harden)
 	health(r, o.Ready)
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
 	r.HandleFunc("/debug/pprof/*", pprof.Index)
@@ -94,7 +102,12 @@ func problems(r chi.Router) {
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		problem(w, http.StatusNotFound, proto.CodeNotFound, "there is nothing at this path")
 	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
+	r.MethodNotAllowed(func(w http.ResponseWriter, q *http.Request) {
+		for _, method := range [...]string{http.MethodGet, http.MethodPost} {
+			if r.Match(chi.NewRouteContext(), method, q.URL.Path) {
+				w.Header().Add("Allow", method)
+			}
+		}
 		problem(w, http.StatusMethodNotAllowed, proto.CodeBadRequest, "this path does not take this method")
 	})
 }
@@ -103,12 +116,12 @@ func problems(r chi.Router) {
 func key(want emitter.Secret) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			given, isBearer := bearer(r)
 			a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 			switch {
 			case want == "":
 				problem(w, http.StatusForbidden, proto.CodeForbidden, "this endpoint is closed: APP_ENV_SIGNAL_API_KEY is not set")
-			case !bearer:
+			case !isBearer:
 				w.Header().Set("WWW-Authenticate", "Bearer")
 				problem(w, http.StatusUnauthorized, proto.CodeUnauthenticated, "the API key belongs into Authorization: Bearer")
 			case subtle.ConstantTimeCompare(a[:], b[:]) != 1:
@@ -257,8 +270,6 @@ func problem(w http.ResponseWriter, status int, code proto.ErrorCode, detail str
 
 func write(w http.ResponseWriter, status int, kind string, v any) {
 	w.Header().Set("Content-Type", kind)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false) // no browser reads these types as a page

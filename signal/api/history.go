@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -41,29 +40,13 @@ type roomHandler func(w http.ResponseWriter, r *http.Request, room proto.Room)
 // room is the rest of the path, and may have slashes.
 func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !bearer {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			problem(w, http.StatusUnauthorized, proto.CodeUnauthenticated, "the token belongs into Authorization: Bearer")
+		token, given := bearer(r)
+		if !given {
+			noBearer(w)
 			return
 		}
-		who, err := o.Verifier.Verify(token)
-		if errors.Is(err, auth.ErrLater) {
-			who, err = o.Verifier.Await(r.Context(), token)
-		}
-		if err != nil && !errors.Is(err, auth.ErrRefused) {
-			w.Header().Set("Retry-After", "1")
-			problem(w, http.StatusServiceUnavailable, proto.CodeAuthError, "the token could not be judged")
-			return
-		}
-		if err != nil {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, err.Error())
-			return
-		}
-		if _, revoked := o.Revoked.Judge(who.Bearer); revoked {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, "the token is revoked")
+		who, ok := o.identify(w, r, o.Verifier, token)
+		if !ok {
 			return
 		}
 		room := proto.Room(strings.TrimPrefix(r.URL.Path, prefix))
@@ -76,7 +59,7 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 				problem(w, http.StatusBadRequest, err.Code, err.Error())
 				return
 			}
-			if !slices.Contains(o.DefaultRooms, room) && !who.Rooms.Allow(room) || o.Revoked.Room(who.Bearer, room) {
+			if !o.mayJoin(who, room) {
 				problem(w, http.StatusForbidden, proto.CodeForbidden, "the token does not allow this room")
 				return
 			}

@@ -95,8 +95,8 @@ type claims struct {
 	jwt.RegisteredClaims
 	Rooms   *proto.Grants `json:"rooms"`
 	Publish *proto.Grants `json:"publish"`
-	Session string        `json:"sid"`
-	Tenant  string        `json:"tenant"`
+	Session string        `json:"sid,omitempty"`
+	Tenant  string        `json:"tenant,omitempty"`
 }
 
 // Verify says who the token's bearer is. Required are sub, exp, and aud when an
@@ -133,14 +133,6 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 		from = c.IssuedAt.Time
 		id.Issued = from.UnixMilli()
 	}
-	if err := id.User.Check(); err != nil {
-		return refuse("sub: %w", err)
-	}
-	for claim, value := range map[string]string{"sid": id.Session, "jti": id.Token, "tenant": id.Tenant} {
-		if value != "" && proto.UserID(value).Check() != nil {
-			return refuse("%s must be as a sub is", claim) // else it could not be revoked
-		}
-	}
 	if v.o.MaxLifetime > 0 {
 		if life := c.ExpiresAt.Sub(from); life > v.o.MaxLifetime+Leeway {
 			return refuse("it lives for %s, at most %s are allowed", life.Round(time.Second), v.o.MaxLifetime)
@@ -152,10 +144,26 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 	if c.Publish != nil {
 		id.Publish = *c.Publish
 	}
-	if err := errors.Join(id.Rooms.Check(), id.Publish.Check()); err != nil {
-		return refuse("rooms or publish: %w", err)
+	if err := id.check(); err != nil {
+		return refuse("%w", err)
 	}
 	return id, nil
+}
+
+// check says what of an identity cannot be used.
+func (i Identity) check() error {
+	if err := i.User.Check(); err != nil {
+		return fmt.Errorf("sub: %w", err)
+	}
+	for claim, value := range map[string]string{"sid": i.Session, "jti": i.Token, "tenant": i.Tenant} {
+		if value != "" && proto.UserID(value).Check() != nil {
+			return fmt.Errorf("%s must be as a sub is", claim) // else it could not be revoked
+		}
+	}
+	if err := errors.Join(i.Rooms.Check(), i.Publish.Check()); err != nil {
+		return fmt.Errorf("rooms or publish: %w", err)
+	}
+	return nil
 }
 
 // Await is Verify after the keys have been asked for at their address.
@@ -215,12 +223,17 @@ func reason(err error) error {
 
 // Issue makes a token that a Verifier with the same Secret and Audience accepts.
 func (o Options) Issue(user proto.UserID, life time.Duration, rooms, publish proto.Grants) (string, error) {
-	if err := errors.Join(user.Check(), rooms.Check(), publish.Check()); err != nil {
+	return o.IssueFor(Identity{Bearer: proto.Bearer{User: user}, Rooms: rooms, Publish: publish, Expires: time.Now().Add(life).Unix()})
+}
+
+// IssueFor is Issue for an identity, whose digest and time of issue do not matter.
+func (o Options) IssueFor(i Identity) (string, error) {
+	if err := i.check(); err != nil {
 		return "", err
 	}
-	now := time.Now()
-	c := claims{RegisteredClaims: jwt.RegisteredClaims{
-		Subject: string(user), IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(life)),
+	rooms, publish := i.Rooms, i.Publish
+	c := claims{Session: i.Session, Tenant: i.Tenant, RegisteredClaims: jwt.RegisteredClaims{
+		Subject: string(i.User), ID: i.Token, IssuedAt: jwt.NewNumericDate(time.Now()), ExpiresAt: jwt.NewNumericDate(time.Unix(i.Expires, 0)),
 	}}
 	if o.Audience != "" {
 		c.Audience = jwt.ClaimStrings{o.Audience}

@@ -32,17 +32,28 @@ type Config struct {
 	Addr      string `env:"APP_ENV_SIGNAL_ADDR" envDefault:":8080"`                // where clients and services connect
 	AdminAddr string `env:"APP_ENV_SIGNAL_ADMIN_ADDR" envDefault:"127.0.0.1:9090"` // /livez, /readyz, /metrics, /debug/pprof
 
-	Auth           string        `env:"APP_ENV_SIGNAL_AUTH" envDefault:"jwt"` // jwt, or none: everyone may do everything, on loopback only
-	JWTSecret      Secret        `env:"APP_ENV_SIGNAL_JWT_SECRET"`            // of HS256, at least 32 bytes; required without keys
-	JWTKeys        string        `env:"APP_ENV_SIGNAL_JWT_KEYS"`              // public keys of RS256, ES256 and EdDSA: a file (JWKS or PEM), or the address of a JWKS
-	JWTIssuer      string        `env:"APP_ENV_SIGNAL_JWT_ISSUER"`            // a token's iss must be it; not looked at when empty
-	JWTType        string        `env:"APP_ENV_SIGNAL_JWT_TYPE"`              // a token's typ must be it; not looked at when empty
-	JWTAudience    string        `env:"APP_ENV_SIGNAL_JWT_AUDIENCE"`          // a token's aud must name it; signal unless set, not looked at when set to nothing
-	JWTRooms       proto.Grants  `env:"APP_ENV_SIGNAL_JWT_ROOMS"`             // rooms of tokens without rooms: names, or prefixes that end in *
-	JWTPublish     proto.Grants  `env:"APP_ENV_SIGNAL_JWT_PUBLISH"`           // rooms to publish to, of tokens without publish
-	JWTMaxLifetime time.Duration `env:"APP_ENV_SIGNAL_JWT_MAX_LIFETIME"`      // longest life of a token; 15m for the audience signal, else no limit
-	APIKey         Secret        `env:"APP_ENV_SIGNAL_API_KEY"`               // of POST /api/send; without it the endpoint is closed
+	Auth           string        `env:"APP_ENV_SIGNAL_AUTH" envDefault:"jwt"`          // jwt; ask: the application is asked whose a token is; none: everyone may do everything, on loopback only
+	AuthURL        string        `env:"APP_ENV_SIGNAL_AUTH_URL"`                       // that is asked, with ask
+	RoomsURL       string        `env:"APP_ENV_SIGNAL_ROOMS_URL"`                      // that is asked for rooms which a token does not allow
+	HookSecret     Secret        `env:"APP_ENV_SIGNAL_HOOK_SECRET"`                    // signs these questions
+	AccessSecret   Secret        `env:"APP_ENV_SIGNAL_ACCESS_SECRET"`                  // of the application's access tokens, which POST /realtime/token takes: of HS256
+	AccessKeys     string        `env:"APP_ENV_SIGNAL_ACCESS_KEYS"`                    // or public keys, as JWT_KEYS
+	AccessURL      string        `env:"APP_ENV_SIGNAL_ACCESS_URL"`                     // or an address that is asked
+	AccessIssuer   string        `env:"APP_ENV_SIGNAL_ACCESS_ISSUER"`                  // their iss must be it
+	AccessAudience string        `env:"APP_ENV_SIGNAL_ACCESS_AUDIENCE"`                // their aud must name it
+	AccessCookie   string        `env:"APP_ENV_SIGNAL_ACCESS_COOKIE"`                  // that may carry one
+	TokenLifetime  time.Duration `env:"APP_ENV_SIGNAL_TOKEN_LIFETIME" envDefault:"2m"` // of the token that is given for one; at most 5m
+	JWTSecret      Secret        `env:"APP_ENV_SIGNAL_JWT_SECRET"`                     // of HS256, at least 32 bytes; required without keys
+	JWTKeys        string        `env:"APP_ENV_SIGNAL_JWT_KEYS"`                       // public keys of RS256, ES256 and EdDSA: a file (JWKS or PEM), or the address of a JWKS
+	JWTIssuer      string        `env:"APP_ENV_SIGNAL_JWT_ISSUER"`                     // a token's iss must be it; not looked at when empty
+	JWTType        string        `env:"APP_ENV_SIGNAL_JWT_TYPE"`                       // a token's typ must be it; not looked at when empty
+	JWTAudience    string        `env:"APP_ENV_SIGNAL_JWT_AUDIENCE"`                   // a token's aud must name it; signal unless set, not looked at when set to nothing
+	JWTRooms       proto.Grants  `env:"APP_ENV_SIGNAL_JWT_ROOMS"`                      // rooms of tokens without rooms: names, or prefixes that end in *
+	JWTPublish     proto.Grants  `env:"APP_ENV_SIGNAL_JWT_PUBLISH"`                    // rooms to publish to, of tokens without publish
+	JWTMaxLifetime time.Duration `env:"APP_ENV_SIGNAL_JWT_MAX_LIFETIME"`               // longest life of a token; 15m for the audience signal, else no limit
+	APIKey         Secret        `env:"APP_ENV_SIGNAL_API_KEY"`                        // of POST /api/send; without it the endpoint is closed
 
+	PublicAddrs          []string       `env:"APP_ENV_SIGNAL_PUBLIC_ADDRS"`                                                // wss://signal.example.com/ws: where bootstrap sends clients; where they asked when empty
 	DefaultRooms         []string       `env:"APP_ENV_SIGNAL_DEFAULT_ROOMS" envDefault:"ws-default,ws-notification"`       // every client is in these
 	AllowedOrigins       []string       `env:"APP_ENV_SIGNAL_ALLOWED_ORIGINS"`                                             // https://app.example.com, or *; empty: the same host only
 	Limits               string         `env:"APP_ENV_SIGNAL_LIMITS" envDefault:"on"`                                      // off: no limit of a rate or a count, for load tests; dry: counted and logged only
@@ -181,7 +192,23 @@ func (c Config) mistakes() (all []mistake) {
 	check(address(c.Addr), "ADDR", "host:port", c.Addr)
 	check(address(c.AdminAddr), "ADMIN_ADDR", "host:port", c.AdminAddr)
 	oneOf("READERS", cmp.Or(c.Readers, "auto"), "auto", "epoll", "goroutine")
-	oneOf("AUTH", c.Auth, "jwt", "none")
+	oneOf("AUTH", c.Auth, "jwt", "ask", "none")
+	check((c.AuthURL != "") == (c.Auth == "ask"), "AUTH_URL", "set when "+Prefix+"AUTH is ask, and then alone", c.AuthURL)
+	for name, u := range map[string]string{"AUTH_URL": c.AuthURL, "ROOMS_URL": c.RoomsURL, "ACCESS_URL": c.AccessURL} {
+		check(u == "" || isHook(u), name, "an address that begins with https:// or http://", u)
+	}
+	check(c.HookSecret == "" || len(c.HookSecret) >= 16, "HOOK_SECRET", "at least 16 bytes long", fmt.Sprintf("%d bytes", len(c.HookSecret)))
+	check(c.AccessSecret == "" || len(c.AccessSecret) >= 32, "ACCESS_SECRET", "at least 32 bytes long", fmt.Sprintf("%d bytes", len(c.AccessSecret)))
+	check(isKeys(c.AccessKeys), "ACCESS_KEYS", "a file, or an address that begins with https:// (http:// on loopback only)", c.AccessKeys)
+	check(c.AccessURL == "" || c.AccessSecret == "" && c.AccessKeys == "", "ACCESS_URL", "empty, or "+Prefix+"ACCESS_SECRET and _KEYS are", c.AccessURL)
+	if c.Exchanges() {
+		check(c.Auth == "jwt" && c.JWTSecret != "", "JWT_SECRET", "set, with "+Prefix+"AUTH=jwt, for POST /realtime/token", "")
+		check(c.TokenLifetime > 0 && c.TokenLifetime <= 5*time.Minute, "TOKEN_LIFETIME", "positive and at most 5m", c.TokenLifetime)
+	}
+	for _, a := range c.PublicAddrs {
+		u, err := url.Parse(a)
+		check(err == nil && (u.Scheme == "wss" || u.Scheme == "ws") && u.Host != "", "PUBLIC_ADDRS", "addresses such as wss://signal.example.com/ws, with commas between", a)
+	}
 	if c.Auth == "jwt" {
 		check(len(c.JWTSecret) >= 32 || c.JWTSecret == "" && c.JWTKeys != "", "JWT_SECRET", "set, to at least 32 bytes", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
 	}
@@ -237,6 +264,16 @@ func loopback(addr string) bool {
 func isKeys(s string) bool {
 	u, err := url.Parse(s)
 	return err != nil || u.Scheme != "http" || loopback(net.JoinHostPort(u.Hostname(), "80"))
+}
+
+func isHook(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http")
+}
+
+// Exchanges says whether POST /realtime/token is open.
+func (c Config) Exchanges() bool {
+	return c.AccessSecret != "" || c.AccessKeys != "" || c.AccessURL != ""
 }
 
 func isOrigin(s string) bool {

@@ -21,19 +21,25 @@ type publish struct {
 	ref  string
 }
 
-// A lane publishes a client's events one after the other, so that their order is kept.
-// Its goroutine lives while there is something to publish.
-type lane struct {
-	ctx     context.Context    // of publishing; ends with the session
-	stop    context.CancelFunc // drops what is not on its way yet
+// A lane does what a client wants one after the other, so that its order is kept. Its goroutine
+// lives while there is something to do.
+type lane[T any] struct {
+	ctx     context.Context    // of what is done; ends with the session
+	stop    context.CancelFunc // drops what has not begun yet
 	running sync.WaitGroup     // the goroutine
 
 	mu    sync.Mutex
-	queue []publish // guarded by mu: the first one is being published
+	queue []T // guarded by mu: the first one is being done
 }
 
-// take queues an event, unless too many wait.
-func (l *lane) take(p publish, do func(publish)) bool {
+func newLane[T any]() *lane[T] {
+	l := &lane[T]{}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	return l
+}
+
+// take queues something, unless too much waits.
+func (l *lane[T]) take(p T, do func(T)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.queue) >= outstanding {
@@ -45,8 +51,18 @@ func (l *lane) take(p publish, do func(publish)) bool {
 	return true
 }
 
-// run publishes what is queued, and ends.
-func (l *lane) run(do func(publish)) {
+// busy says whether something is being done.
+func (l *lane[T]) busy() bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue) > 0
+}
+
+// run does what is queued, and ends.
+func (l *lane[T]) run(do func(T)) {
 	for {
 		l.mu.Lock()
 		p := l.queue[0]
@@ -75,15 +91,14 @@ func (s *Session) publish(f proto.Frame) {
 	if s.publishesTooOften(who.Bearer, f.ID) {
 		return
 	}
-	if !who.Publish.Allow(p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
+	if !who.Publish.Allow(p.Room) && !s.o.Permissions.Publish(who.Bearer, p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
 		s.o.Metrics.denied.Inc()
 		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
 		return
 	}
 	r := s.rarely()
 	if r.lane == nil {
-		r.lane = &lane{}
-		r.lane.ctx, r.lane.stop = context.WithCancel(context.Background())
+		r.lane = newLane[publish]()
 	}
 	if !r.lane.take(publish{p, who.User, f.ID}, s.publishOne) {
 		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", f.ID)

@@ -51,11 +51,18 @@ type Verifier interface {
 	Await(ctx context.Context, token string) (auth.Identity, error)
 }
 
+// Tickets give the token of a client that comes with a ticket, once.
+type Tickets interface {
+	TakeTicket(context.Context, proto.TicketID) (emitter.Secret, error)
+}
+
 // Options are the same for all sessions of a node.
 type Options struct {
 	Node         proto.NodeID
 	Hub          *hub.Hub
 	Verifier     Verifier
+	Tickets      Tickets
+	Permissions  *auth.Permissions // nil: what the token allows
 	Revoked      *auth.Revoked
 	Publisher    Publisher
 	DefaultRooms []proto.Room
@@ -95,7 +102,8 @@ type Session struct {
 // A rare is what an idle client does without.
 type rare struct {
 	joins, publishes, errors Bucket
-	lane                     *lane                   // nil until it publishes
+	lane                     *lane[publish]          // nil until it publishes
+	asking                   *lane[ask]              // guarded by Session.mu until it is made; nil until the application is asked for rooms
 	sealing                  *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
 	seals                    bool                    // the client has sealed a frame
 	waits                    atomic.Pointer[waiting] // a token is being judged; nil if none is
@@ -208,6 +216,9 @@ func (s *Session) Close() {
 	if r.lane != nil {
 		r.lane.stop()
 	}
+	if r.asking != nil {
+		r.asking.stop()
+	}
 	if c := s.client.Load(); c != nil {
 		c.Close()
 		who, _ := s.who()
@@ -215,6 +226,9 @@ func (s *Session) Close() {
 	}
 	if r.lane != nil {
 		r.lane.running.Wait()
+	}
+	if r.asking != nil {
+		r.asking.running.Wait()
 	}
 }
 
@@ -228,12 +242,34 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.fail(proto.CodeBusy, "a token is being judged", f.ID)
 		return
 	}
+	if err == nil && a.Ticket != "" {
+		s.await(f, a, s.redeem)
+		return
+	}
 	identity, verr := s.o.Verifier.Verify(a.Token)
 	if err == nil && errors.Is(verr, auth.ErrLater) {
-		s.await(f, a)
+		s.await(f, a, func(ctx context.Context, a proto.Authenticate) (auth.Identity, error) {
+			return s.o.Verifier.Await(ctx, a.Token)
+		})
 		return
 	}
 	s.judged(f, a, identity, errors.Join(err, verr))
+}
+
+// redeem judges the token that a ticket stands for.
+func (s *Session) redeem(ctx context.Context, a proto.Authenticate) (auth.Identity, error) {
+	token, err := s.o.Tickets.TakeTicket(ctx, a.Ticket)
+	if errors.Is(err, emitter.ErrNoTicket) {
+		return auth.Identity{}, fmt.Errorf("%w: %w", auth.ErrRefused, err)
+	}
+	if err != nil {
+		return auth.Identity{}, err
+	}
+	identity, err := s.o.Verifier.Verify(string(token))
+	if errors.Is(err, auth.ErrLater) {
+		return s.o.Verifier.Await(ctx, string(token))
+	}
+	return identity, err
 }
 
 // A waiting is a token that is being judged in a goroutine of its own: the client's other frames
@@ -246,7 +282,7 @@ type waiting struct {
 // awaitTime bounds how long a token may take.
 const awaitTime = 4 * time.Second
 
-func (s *Session) await(f proto.Frame, a proto.Authenticate) {
+func (s *Session) await(f proto.Frame, a proto.Authenticate, judge func(context.Context, proto.Authenticate) (auth.Identity, error)) {
 	ctx, stop := context.WithTimeout(context.Background(), awaitTime)
 	w := &waiting{stop, make(chan struct{})}
 	r := s.rarely()
@@ -255,7 +291,7 @@ func (s *Session) await(f proto.Frame, a proto.Authenticate) {
 	go func() {
 		defer close(w.over)
 		defer stop()
-		identity, err := s.o.Verifier.Await(ctx, a.Token)
+		identity, err := judge(ctx, a)
 		if ctx.Err() != context.Canceled {
 			s.judged(f, a, identity, err)
 		}
@@ -363,14 +399,23 @@ func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
 		s.dismiss(reason)
 		return
 	}
-	var lost []proto.Room
+	var lost, ask []proto.Room
 	for _, r := range s.client.Load().Rooms() {
-		if s.asked(r) && (!identity.Rooms.Allow(r) || s.o.Revoked.Room(identity.Bearer, r)) {
+		switch {
+		case !s.asked(r):
+		case s.o.Revoked.Room(identity.Bearer, r):
+			lost = append(lost, r)
+		case !s.mayJoin(identity, r) && s.o.Permissions != nil:
+			ask = append(ask, r)
+		case !s.mayJoin(identity, r):
 			lost = append(lost, r)
 		}
 	}
 	if len(lost) > 0 {
 		s.client.Load().Leave("", lost)
+	}
+	if len(ask) > 0 {
+		s.askAgain(ask)
 	}
 	s.answer(proto.EventRefreshed, proto.Refreshed{Expires: identity.Expires}, f.ID)
 }
@@ -411,6 +456,15 @@ func (s *Session) join(f proto.Frame) {
 	if !ok || s.tooOften(&s.rarely().joins, s.o.Limits.Joins, "joins", f.ID) {
 		return
 	}
+	if s.mustAsk(asked) {
+		s.ask(ask{id: f.ID, join: asked})
+		return
+	}
+	s.enterRooms(f.ID, asked)
+}
+
+// enterRooms joins the rooms that the client may join.
+func (s *Session) enterRooms(id string, asked []proto.JoinRoom) {
 	var (
 		rooms  []hub.JoinRoom
 		denied []proto.DeniedRoom
@@ -444,8 +498,8 @@ func (s *Session) join(f proto.Frame) {
 		rooms = append(rooms, hub.JoinRoom{Room: room, Since: since})
 	}
 	s.o.Metrics.denied.Add(float64(len(denied)))
-	if !s.client.Load().Join(f.ID, rooms, denied) {
-		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", f.ID)
+	if !s.client.Load().Join(id, rooms, denied) {
+		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", id)
 	}
 	s.leaveRevoked(rooms)
 }
@@ -473,7 +527,7 @@ func (s *Session) judge(r proto.Room) (proto.Room, proto.ErrorCode) {
 	if err, ok := errors.AsType[*proto.NameError](r.Check()); ok {
 		return r, err.Code
 	}
-	if !s.isDefault(r) && !who.Rooms.Allow(r) || s.o.Revoked.Room(who.Bearer, r) {
+	if !s.isDefault(r) && !s.mayJoin(who, r) || s.o.Revoked.Room(who.Bearer, r) {
 		return r, proto.CodeForbidden
 	}
 	return r, ""
@@ -489,6 +543,10 @@ func (s *Session) leave(f proto.Frame) {
 		if a.Room.Check() == nil { // the system's own are not left
 			rooms = append(rooms, a.Room)
 		}
+	}
+	if s.isAsking() { // behind the joins before it
+		s.ask(ask{id: f.ID, leave: rooms})
+		return
 	}
 	s.client.Load().Leave(f.ID, rooms)
 }

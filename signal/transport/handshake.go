@@ -29,7 +29,7 @@ func refused(r *http.Request) (status int, why string) {
 	case len(r.Header.Values("Origin")) > 1:
 		return http.StatusBadRequest, "more than one Origin"
 	case q.Has("token") || q.Has("access_token"): // S4-115 wants it, and every proxy's log would have it
-		return http.StatusBadRequest, "a token does not belong into an address: send it in the first frame, in Authorization or as a subprotocol"
+		return http.StatusBadRequest, "a token does not belong into an address: send it in the first frame, in Authorization or as a subprotocol, or a ticket here"
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "a handshake has no body"
 	}
@@ -54,8 +54,14 @@ func presented(r *http.Request) string {
 	return ""
 }
 
-// authenticate hands a token that came with the handshake to the session, as if it were the first
-// frame.
-func (c *conn) authenticate(token string) {
-	c.receive(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{"token": token}, ""))
+// authenticate hands what came with the handshake to the session, as if it were the first frame: a
+// token, or a ticket for one.
+func (c *conn) authenticate(r *http.Request) {
+	kind, given := "token", presented(r)
+	if given == "" {
+		kind, given = "ticket", r.URL.Query().Get("ticket")
+	}
+	if given != "" {
+		c.receive(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{kind: given}, ""))
+	}
 }

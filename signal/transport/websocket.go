@@ -9,9 +9,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
 	"github.com/signal-team/signal/signal/session"
 )
 
@@ -41,8 +40,8 @@ const (
 // Options of a WebSocket.
 type Options struct {
 	Session     *session.Options
-	FrameBytes  int            // largest frame from a client; a larger one ends it with 1009
-	Origins     []string       // that pages may come from; "*" is any, none is the node's own host
+	FrameBytes  int // largest frame from a client; a larger one ends it with 1009
+	Origins     auth.Origins
 	Proxies     []netip.Prefix // whose word on a client's address counts
 	PingAfter   time.Duration  // of silence; 0 is PingAfter
 	DeadAfter   time.Duration  // of silence; 0 is DeadAfter
@@ -83,10 +82,6 @@ func New(o Options) *WebSocket {
 	}
 	if o.MessageTime == 0 {
 		o.MessageTime = messageTime
-	}
-	o.Origins = slices.Clone(o.Origins)
-	for i, origin := range o.Origins {
-		o.Origins[i] = strings.ToLower(origin)
 	}
 	w := &WebSocket{o: o, attached: attached{most: attachedMost}, wheel: wheel{at: clock() / int64(tickTime)}}
 	w.visitors.limits, w.visitors.trusted, w.visitors.log = &o.Session.Limits, o.Proxies, o.Log
@@ -220,9 +215,7 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	w.metrics.opened.Inc()
 	w.wheel.soon(c)
-	if token := presented(r); token != "" {
-		c.authenticate(token)
-	}
+	c.authenticate(r)
 	if c.polled {
 		w.poller.start(c)
 		return
@@ -314,9 +307,5 @@ func (w *WebSocket) allowed(r *http.Request) bool {
 	if len(given) == 0 {
 		return true
 	}
-	if len(w.o.Origins) > 0 {
-		return slices.Contains(w.o.Origins, "*") || slices.Contains(w.o.Origins, strings.ToLower(given[0]))
-	}
-	u, err := url.Parse(given[0])
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+	return w.o.Origins.Allow(given[0], r.Host)
 }

@@ -64,7 +64,12 @@ func (c *Client) Encrypt() *Client {
 
 // Dial connects to the node on addr, with the headers given.
 func Dial(ctx context.Context, addr string, header http.Header) (*Client, *http.Response, error) {
-	ws, r, err := websocket.Dial(ctx, "ws://"+addr+"/ws", &websocket.DialOptions{HTTPHeader: header, Subprotocols: header.Values("Sec-Websocket-Protocol")})
+	return DialPath(ctx, addr, "/ws", header)
+}
+
+// DialPath is Dial to another path, perhaps with a query.
+func DialPath(ctx context.Context, addr, path string, header http.Header) (*Client, *http.Response, error) {
+	ws, r, err := websocket.Dial(ctx, "ws://"+addr+path, &websocket.DialOptions{HTTPHeader: header, Subprotocols: header.Values("Sec-Websocket-Protocol")})
 	if err != nil {
 		return nil, r, err
 	}

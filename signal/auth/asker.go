@@ -1,0 +1,84 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// AskTimeout is how long the application has to say who somebody is.
+const AskTimeout = 3 * time.Second
+
+// An Asker asks the application whose a token is, whatever that looks like:
+//
+//	→ {"token": "…"}
+//	← {"userId": "cashier-7", "expires"?: <seconds since 1970>, "issued"?: …, "session"?: "…", "tenant"?: "…",
+//	   "tokenId"?: "…", "rooms"?: ["orders"], "publish"?: []}
+//
+// 401 and 403 are a refusal; that it cannot be asked is none, but lets nobody in either.
+type Asker struct {
+	hook *Hook
+	o    Options // MaxLifetime, Rooms and Publish
+}
+
+// NewAsker returns an Asker.
+func NewAsker(h *Hook, o Options) *Asker { return &Asker{h, o} }
+
+// Verify refuses what cannot be asked about; all else is for Await.
+func (a *Asker) Verify(token string) (Identity, error) {
+	if token == "" || len(token) > MaxToken {
+		return Identity{}, fmt.Errorf("%w: %d bytes, 1 to %d are allowed", ErrRefused, len(token), MaxToken)
+	}
+	return Identity{}, fmt.Errorf("%w: %w", ErrRefused, ErrLater)
+}
+
+// Await asks.
+func (a *Asker) Await(ctx context.Context, token string) (Identity, error) {
+	if _, err := a.Verify(token); !errors.Is(err, ErrLater) {
+		return Identity{}, err
+	}
+	var said struct {
+		User    proto.UserID  `json:"userId"`
+		Session string        `json:"session"`
+		Tenant  string        `json:"tenant"`
+		TokenID string        `json:"tokenId"`
+		Expires int64         `json:"expires"`
+		Issued  int64         `json:"issued"`
+		Rooms   *proto.Grants `json:"rooms"`
+		Publish *proto.Grants `json:"publish"`
+	}
+	err := a.hook.ask(ctx, map[string]string{"token": token}, &said)
+	if errors.Is(err, errNo) {
+		return Identity{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if err != nil {
+		return Identity{}, err
+	}
+	now := time.Now()
+	id := Identity{
+		Bearer: proto.Bearer{User: said.User, Session: said.Session, Token: said.TokenID, Tenant: said.Tenant, Issued: now.UnixMilli()},
+		Rooms:  a.o.Rooms, Publish: a.o.Publish, Expires: said.Expires, digest: digest(token),
+	}
+	if said.Issued > 0 {
+		id.Issued = said.Issued * 1000
+	}
+	if latest := now.Add(a.o.MaxLifetime).Unix(); a.o.MaxLifetime > 0 && (id.Expires == 0 || id.Expires > latest) {
+		id.Expires = latest
+	}
+	if id.Expires != 0 && id.Expires < now.Add(-Leeway).Unix() {
+		return Identity{}, fmt.Errorf("%w: it has expired", ErrRefused)
+	}
+	if said.Rooms != nil {
+		id.Rooms = *said.Rooms
+	}
+	if said.Publish != nil {
+		id.Publish = *said.Publish
+	}
+	if err := id.check(); err != nil {
+		return Identity{}, fmt.Errorf("the application's answer: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,121 @@
+package auth
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// How permissions are asked for and kept.
+const (
+	PermissionTimeout = time.Second
+	permissionLife    = 5 * time.Minute // of an answer that does not say
+	permissionsMost   = 200_000         // kept; beyond it rooms are asked for each time
+)
+
+// Permissions ask the application for the rooms that a token does not allow, all of a frame at
+// once, and keep its yes for as long as it says, so that clients who come back cost it nothing:
+//
+//	→ {"userId": "cashier-7", "session"?: "…", "tenant"?: "…", "rooms": ["orders", "stock"]}
+//	← {"rooms": ["orders"], "publish"?: ["orders"], "expires"?: <seconds since 1970>}
+//
+// What was not asked for is not granted. nil asks nobody and allows nothing.
+type Permissions struct {
+	hook *Hook
+
+	mu   sync.Mutex
+	kept map[permission]granted // guarded by mu
+	tidy int                    // guarded by mu: size of kept at which it is looked through
+}
+
+// A permission is a user's, as long as its session is the same; of a token there may be many.
+type permission struct {
+	user            proto.UserID
+	session, tenant string
+	room            proto.Room
+}
+
+type granted struct {
+	until         int64 // nanoseconds since 1970
+	join, publish bool
+}
+
+// NewPermissions returns Permissions that nobody has yet.
+func NewPermissions(h *Hook) *Permissions {
+	return &Permissions{hook: h, kept: map[permission]granted{}}
+}
+
+func of(b proto.Bearer, r proto.Room) permission { return permission{b.User, b.Session, b.Tenant, r} }
+
+func (p *Permissions) find(b proto.Bearer, r proto.Room) granted {
+	if p == nil || b.User == "" {
+		return granted{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g := p.kept[of(b, r)]; g.until > time.Now().UnixNano() {
+		return g
+	}
+	return granted{}
+}
+
+// Join says whether it is known that the bearer may join a room.
+func (p *Permissions) Join(b proto.Bearer, r proto.Room) bool { return p.find(b, r).join }
+
+// Publish says whether it is known that the bearer may publish to a room.
+func (p *Permissions) Publish(b proto.Bearer, r proto.Room) bool { return p.find(b, r).publish }
+
+// Ask asks which of the rooms the client may join, and returns those. On any failure there are none.
+func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) (allowed []proto.Room, err error) {
+	ctx, cancel := context.WithTimeout(ctx, PermissionTimeout)
+	defer cancel()
+	question := struct {
+		User    proto.UserID `json:"userId"`
+		Session string       `json:"session,omitempty"`
+		Tenant  string       `json:"tenant,omitempty"`
+		Rooms   []proto.Room `json:"rooms"`
+	}{id.User, id.Session, id.Tenant, rooms}
+	var said struct {
+		Rooms   []proto.Room `json:"rooms"`
+		Publish []proto.Room `json:"publish"`
+		Expires int64        `json:"expires"`
+	}
+	if err := p.hook.ask(ctx, question, &said); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	until := now.Add(permissionLife).UnixNano()
+	if said.Expires != 0 {
+		until = said.Expires * int64(time.Second)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tidyUp(now.UnixNano())
+	for _, r := range rooms {
+		g := granted{until, slices.Contains(said.Rooms, r), slices.Contains(said.Publish, r)}
+		if g.join {
+			allowed = append(allowed, r)
+		}
+		if (g.join || g.publish) && len(p.kept) < permissionsMost {
+			p.kept[of(id.Bearer, r)] = g
+		}
+	}
+	return allowed, nil
+}
+
+// tidyUp forgets what has expired. It is called with mu held.
+func (p *Permissions) tidyUp(now int64) {
+	if len(p.kept) < max(p.tidy, 1<<10) {
+		return
+	}
+	kept := map[permission]granted{} // anew: a map does not shrink
+	for of, g := range p.kept {
+		if g.until > now {
+			kept[of] = g
+		}
+	}
+	p.kept, p.tidy = kept, min(2*len(kept), permissionsMost)
+}

@@ -1,0 +1,101 @@
+package session
+
+import (
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
+)
+
+// An ask is a join whose rooms the application is asked for, or what stands behind such a one.
+type ask struct {
+	id    string // of the frame
+	join  []proto.JoinRoom
+	leave []proto.Room
+	again []proto.Room // to be left unless the application allows them still
+}
+
+// mayJoin says what is known without asking.
+func (s *Session) mayJoin(who auth.Identity, r proto.Room) bool {
+	return who.Rooms.Allow(r) || s.o.Permissions.Join(who.Bearer, r)
+}
+
+// mustAsk says whether the application is to be asked for a room, or is being asked for earlier
+// ones.
+func (s *Session) mustAsk(asked []proto.JoinRoom) bool {
+	return s.o.Permissions != nil && (len(s.unknown(asked)) > 0 || s.isAsking())
+}
+
+// isAsking says whether a join waits for the application: what comes after it waits behind it.
+func (s *Session) isAsking() bool {
+	if s.rare == nil {
+		return false
+	}
+	s.mu.Lock()
+	l := s.rare.asking
+	s.mu.Unlock()
+	return l.busy()
+}
+
+// unknown are the rooms that only the application can allow.
+func (s *Session) unknown(asked []proto.JoinRoom) (rooms []proto.Room) {
+	who, _ := s.who()
+	if who.User == "" {
+		return nil
+	}
+	for _, a := range asked {
+		if s.asked(a.Room) && !s.mayJoin(who, a.Room) && !s.o.Revoked.Room(who.Bearer, a.Room) {
+			rooms = append(rooms, a.Room)
+		}
+	}
+	return rooms
+}
+
+func (s *Session) ask(a ask) {
+	r := s.rarely()
+	s.mu.Lock()
+	if r.asking == nil {
+		r.asking = newLane[ask]()
+	}
+	s.mu.Unlock()
+	if !r.asking.take(a, s.askOne) {
+		s.fail(proto.CodeBusy, "32 frames wait for the application: wait for their answers", a.id)
+	}
+}
+
+// askAgain asks for rooms that the client is in, once its token is a new one.
+func (s *Session) askAgain(rooms []proto.Room) { s.ask(ask{again: rooms}) }
+
+// askOne runs in the lane. What the application does not allow, or does not answer for, is refused
+// as what the token does not allow.
+func (s *Session) askOne(a ask) {
+	who, _ := s.who()
+	client, ctx := s.client.Load(), s.rare.asking.ctx
+	rooms := s.unknown(a.join)
+	for _, r := range a.again {
+		if !s.mayJoin(who, r) {
+			rooms = append(rooms, r)
+		}
+	}
+	if len(rooms) > 0 {
+		if _, err := s.o.Permissions.Ask(ctx, who, rooms); err != nil && ctx.Err() == nil {
+			s.log(who.User).Warn("rooms refused: the application was asked for them", zap.Int("rooms", len(rooms)), zap.Error(err))
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	switch {
+	case a.again != nil:
+		lost := slices.DeleteFunc(rooms, func(r proto.Room) bool { return s.mayJoin(who, r) })
+		if len(lost) > 0 {
+			client.Leave("", lost)
+		}
+	case a.leave != nil:
+		client.Leave(a.id, a.leave)
+	default:
+		s.enterRooms(a.id, a.join)
+	}
+}
