@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -50,12 +49,16 @@ func (e *Emitter) revoke(ctx context.Context, r proto.Revocation) error {
 	if err := e.agree(ctx); err != nil {
 		return err
 	}
+	return e.doubt(e.revoking(ctx, e.rdb, r, revokeScript.Run).Err())
+}
+
+func (e *Emitter) revoking(ctx context.Context, on redis.Scripter, r proto.Revocation,
+	run func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) *redis.Cmd {
 	command := "PUBLISH"
 	if e.at.Ways() == Sharded {
 		command = "SPUBLISH"
 	}
-	err := revokeScript.Run(ctx, e.rdb, []string{e.layout.Revoked()}, r.Encode(), command, e.layout.Channel(proto.Control)).Err()
-	return e.doubt(err)
+	return run(ctx, on, []string{e.layout.Revoked()}, r.Encode(), command, e.layout.Channel(proto.Control))
 }
 
 // Revocations reads the log, for nodes, from an entry on: after is that entry's id, or empty for
@@ -89,22 +92,31 @@ func (e *Emitter) Revocations(ctx context.Context, after string) (all []proto.Re
 			continue // somebody else's: it takes nothing back
 		}
 		if r.At == 0 {
-			ms, _, _ := strings.Cut(entry.ID, "-")
-			r.At, _ = strconv.ParseInt(ms, 10, 64)
+			at, _ := entry.Values["t"].(string)
+			r.At, _ = strconv.ParseInt(at, 10, 64)
 		}
 		all = append(all, r)
 	}
 	return all, last, false, len(entries) >= page-1, nil
 }
 
-// RevokeAgain writes down, for nodes, revocations that Redis has lost.
-func (e *Emitter) RevokeAgain(ctx context.Context, all []proto.Revocation) error {
-	for _, r := range all {
-		if err := e.revoke(ctx, r); err != nil {
-			return err
+// RevokeAgain writes down, for nodes, revocations that Redis has lost, many in one round trip. It
+// returns those that are still to be written.
+func (e *Emitter) RevokeAgain(ctx context.Context, all []proto.Revocation) (left []proto.Revocation, err error) {
+	const atOnce = 256
+	for len(all) > 0 && err == nil {
+		n := min(len(all), atOnce)
+		_, err = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for _, r := range all[:n] {
+				e.revoking(ctx, p, r, revokeScript.Eval)
+			}
+			return nil
+		})
+		if err == nil {
+			all = all[n:]
 		}
 	}
-	return nil
+	return all, e.doubt(err)
 }
 
 // ForgetRevocations cuts off, for nodes, the log before a moment.

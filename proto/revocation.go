@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 )
 
 // A Revocation takes back what tokens allow: those of a user, a session (sid), a tenant, or one
@@ -46,6 +48,9 @@ func (r Revocation) Check() error {
 			errs = append(errs, err)
 		}
 	}
+	if !utf8.ValidString(r.Reason) {
+		errs = append(errs, errors.New("the reason is not UTF-8"))
+	}
 	if len(r.Reason) > MaxReason {
 		errs = append(errs, fmt.Errorf("the reason has %d bytes, at most %d are allowed", len(r.Reason), MaxReason))
 	}
@@ -84,6 +89,9 @@ func (r Revocation) Encode() []byte {
 // DecodeRevocation reads what Encode has written.
 func DecodeRevocation(b []byte) (r Revocation, err error) {
 	if err = json.Unmarshal(b, &r); err == nil {
+		if len(r.Reason) > MaxReason { // it must not void what is revoked
+			r.Reason = strings.ToValidUTF8(r.Reason[:MaxReason], "")
+		}
 		err = r.Check()
 	}
 	if err != nil {

@@ -41,6 +41,18 @@ func text(b []byte, at int) []byte {
 	return append(b[:at+len(head)], payload...)
 }
 
+// FrameLen is how many bytes the frame of ours has that b begins with, of any kind.
+func FrameLen(b []byte) int {
+	switch n := int(b[1]); n {
+	case 126:
+		return 4 + int(binary.BigEndian.Uint16(b[2:]))
+	case 127:
+		return 10 + int(binary.BigEndian.Uint64(b[2:]))
+	default:
+		return 2 + n
+	}
+}
+
 // Payload is the JSON in a frame that EncodeEvent or EncodeFrame made.
 func Payload(frame []byte) []byte {
 	switch frame[1] {

@@ -111,7 +111,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: who, Permissions: permissions, Revoked: revoked, Revoker: n.emitter,
+		Historian: n.emitter, Verifier: who, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Revoker: n.emitter,
 		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
 		Tickets:  n.emitter, Locator: n.emitter, Origins: cfg.AllowedOrigins,
 		Facts: api.Facts{

@@ -41,6 +41,7 @@ type Options struct {
 	Permissions *auth.Permissions // the same
 	Revoked     *auth.Revoked     // the same
 	Revoker     Revoker
+	Trusted     func() bool // nobody is revoked without this node knowing of it
 	Exchange    Exchange
 	Tickets     TicketKeeper
 	Locator     Locator

@@ -56,11 +56,16 @@ func realtime(r chi.Router, o Options) {
 
 // bearer is the token in Authorization.
 func bearer(r *http.Request) (token string, given bool) {
-	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
+	return token, found && strings.EqualFold(scheme, "Bearer") // RFC 9110, section 11.1
 }
 
 // identify says who the bearer of a token is, or answers that.
 func (o Options) identify(w http.ResponseWriter, r *http.Request, v Verifier, token string) (who auth.Identity, ok bool) {
+	if !o.Trusted() {
+		unanswered(w)
+		return who, false
+	}
 	who, err := v.Verify(token)
 	if errors.Is(err, auth.ErrLater) {
 		who, err = v.Await(r.Context(), token)

@@ -129,9 +129,12 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 		Rooms:  v.o.Rooms, Publish: v.o.Publish, Expires: c.ExpiresAt.Unix(), digest: digest(token),
 	}
 	from := time.Now()
-	if c.IssuedAt != nil {
+	switch {
+	case c.IssuedAt != nil: // an issuer's clock that is ahead must not take it out of a revocation's reach
+		id.Issued = min(c.IssuedAt.UnixMilli(), from.UnixMilli())
 		from = c.IssuedAt.Time
-		id.Issued = from.UnixMilli()
+	case v.o.MaxLifetime > 0:
+		return refuse("without iat nobody knows how long it has lived")
 	}
 	if v.o.MaxLifetime > 0 {
 		if life := c.ExpiresAt.Sub(from); life > v.o.MaxLifetime+Leeway {
@@ -180,6 +183,9 @@ func (v *Verifier) Await(ctx context.Context, token string) (Identity, error) {
 
 // key is what a token must be signed with. Nothing in its header but alg and kid is looked at.
 func (v *Verifier) key(t *jwt.Token) (any, error) {
+	if _, has := t.Header["crit"]; has { // RFC 7515, section 4.1.11: none of it is understood
+		return nil, errCritical
+	}
 	if typ, _ := t.Header["typ"].(string); v.o.Type != "" && !strings.EqualFold(typ, v.o.Type) {
 		return nil, errType
 	}
@@ -198,8 +204,9 @@ func (v *Verifier) key(t *jwt.Token) (any, error) {
 }
 
 var (
-	errType = errors.New("its typ is another one")
-	errKey  = errors.New("no such key")
+	errType     = errors.New("its typ is another one")
+	errCritical = errors.New("its header has a crit")
+	errKey      = errors.New("no such key")
 	// errUnsure is for a key that was not at the address a moment ago, and may be there now.
 	errUnsure = errors.New("its key is not known, and the address of the keys was asked a moment ago")
 )
@@ -210,7 +217,7 @@ func reason(err error) error {
 		return fmt.Errorf("%w: sub, exp, and aud when an audience is configured", jwt.ErrTokenRequiredClaimMissing)
 	}
 	for _, known := range [...]error{
-		ErrLater, errKey, errType, jwt.ErrTokenInvalidIssuer,
+		ErrLater, errKey, errType, errCritical, jwt.ErrTokenInvalidIssuer,
 		jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenInvalidAudience,
 		jwt.ErrTokenSignatureInvalid, jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed,
 	} {

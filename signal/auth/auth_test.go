@@ -55,7 +55,7 @@ func TestVerify(t *testing.T) {
 		"good":                {good, true},
 		"expired 20 s ago":    {with("exp", now.Add(-20*time.Second).Unix()), true},
 		"audience in a list":  {with("aud", []string{"x", "signal"}), true},
-		"no iat":              {without("iat"), true},
+		"no iat":              {without("iat"), false},
 		"jku is not followed": {sign(t, jwt.SigningMethodHS256, secret, func(h map[string]any, _ jwt.MapClaims) { h["jku"] = "http://127.0.0.1:1/" }), true},
 		"none given":          {"", false},
 		"expired 31 s ago":    {with("exp", now.Add(-31*time.Second).Unix()), false},
@@ -82,6 +82,7 @@ func TestVerify(t *testing.T) {
 		"longer than 4 KiB":   {good + strings.Repeat("a", auth.MaxToken), false},
 		"trailing newline":    {good + "\n", false},
 		"not a token":         {"hello", false},
+		"crit":                {critical(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			id, err := auth.New(options).Verify(c.token)
@@ -144,6 +145,44 @@ func TestGrants(t *testing.T) {
 		}
 		if _, err := options.Issue("u1", time.Minute, bad, nil); err == nil {
 			t.Errorf("a token with %q is issued", bad)
+		}
+	}
+}
+
+// critical is a token whose header has something that must be understood.
+func critical(t *testing.T) string {
+	t.Helper()
+	tok := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": "u1", "aud": "signal", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+	})
+	tok.Header["crit"], tok.Header["x"] = []string{"x"}, 1
+	s, err := tok.SignedString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestIssued: where the lifetime of tokens does not matter one need not say when it was issued,
+// and is in every revocation's reach then; an issuer whose clock is ahead does not escape one.
+func TestIssued(t *testing.T) {
+	now := time.Now()
+	for name, v := range map[string]struct {
+		claims jwt.MapClaims
+		issued int64
+	}{
+		"none":  {jwt.MapClaims{}, 0},
+		"past":  {jwt.MapClaims{"iat": now.Add(-time.Hour).Unix()}, now.Add(-time.Hour).Unix() * 1000},
+		"ahead": {jwt.MapClaims{"iat": now.Add(20 * time.Second).Unix()}, now.UnixMilli()},
+	} {
+		v.claims["sub"], v.claims["exp"] = "u1", now.Add(time.Minute).Unix()
+		s, err := jwt.NewWithClaims(jwt.SigningMethodHS256, v.claims).SignedString(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := auth.New(auth.Options{Secret: secret}).Verify(s)
+		if err != nil || id.Issued < v.issued || id.Issued > v.issued+5_000 {
+			t.Errorf("%s: issued at %d, %v; want %d", name, id.Issued, err, v.issued)
 		}
 	}
 }

@@ -76,22 +76,17 @@ func NewKeys(source string) (*Keys, error) {
 // parseKeys reads a JWKS, or keys and certificates in PEM.
 func parseKeys(b []byte) (all []publicKey, err error) {
 	var set jwkset.JWKSMarshal
+	var passed []error
 	if json.Unmarshal(b, &set) == nil {
 		for _, m := range set.Keys {
 			m.X5U, m.X5C, m.X5T, m.X5TS256 = "", nil, "", "" // nothing else is looked at, nor fetched
 			if m.KTY == jwkset.KtyOct || m.USE != "" && m.USE != jwkset.UseSig {
 				continue // a secret, or for encryption
 			}
-			jwk, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
-			if err != nil {
-				return nil, fmt.Errorf("key %q: %w", m.KID, err)
-			}
-			k, err := newPublicKey(m.KID, jwk.Key())
-			if err != nil {
-				return nil, err
-			}
-			if m.ALG != "" && string(m.ALG) != k.alg {
-				return nil, fmt.Errorf("key %q is for %s, which is not supported", m.KID, m.ALG)
+			k, err := keyOf(m)
+			if err != nil { // RFC 7517, section 5: others may be of use
+				passed = append(passed, err)
+				continue
 			}
 			all = append(all, k)
 		}
@@ -117,9 +112,21 @@ func parseKeys(b []byte) (all []publicKey, err error) {
 		}
 	}
 	if len(all) == 0 || len(all) > keysMost {
-		return nil, fmt.Errorf("%d keys for signatures, 1 to %d are allowed", len(all), keysMost)
+		return nil, errors.Join(append(passed, fmt.Errorf("%d keys for signatures, 1 to %d are allowed", len(all), keysMost))...)
 	}
 	return all, nil
+}
+
+func keyOf(m jwkset.JWKMarshal) (publicKey, error) {
+	jwk, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+	if err != nil {
+		return publicKey{}, fmt.Errorf("key %q: %w", m.KID, err)
+	}
+	k, err := newPublicKey(m.KID, jwk.Key())
+	if err == nil && m.ALG != "" && string(m.ALG) != k.alg {
+		err = fmt.Errorf("key %q is for %s, which is not supported", m.KID, m.ALG)
+	}
+	return k, err
 }
 
 func newPublicKey(id string, key any) (publicKey, error) {

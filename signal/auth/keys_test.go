@@ -99,6 +99,22 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, id, err)
 		}
 	}
+	// Beside keys that are of no use here the others are.
+	other := string(set(map[string]any{"e": ecKey.Public()}))
+	for name, beside := range map[string]string{
+		"unknown kind": `{"kty":"AKP","alg":"ML-DSA-44","kid":"z","use":"sig","pub":"AA"}`, "RS512": `{"kty":"RSA","alg":"RS512","kid":"z","e":"AQAB","n":"AA"}`,
+		"P-384": string(jwkOf(t, must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)).Public())), "null": `null`, "half": `{"kty":"EC"}`,
+		"X25519": `{"kty":"OKP","crv":"X25519","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}`,
+	} {
+		keys, err := auth.NewKeys(file(t, []byte(strings.Replace(other, `"keys":[`, `"keys":[`+beside+",", 1))))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, err := auth.New(auth.Options{Keys: keys}).Verify(sign(t, jwt.SigningMethodES256, ecKey, kid("e"))); err != nil {
+			t.Errorf("beside %s: %v", name, err)
+		}
+	}
 	small := must(rsa.GenerateKey(rand.Reader, 1024))
 	for name, content := range map[string][]byte{
 		"nothing": nil, "no keys": []byte(`{"keys":[]}`), "a secret": []byte(`{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`), "half a key": []byte(`{"keys":[{"kty":"RSA","e":"AQAB"}]}`),
@@ -162,4 +178,13 @@ func TestKeysAtAnAddress(t *testing.T) {
 	if _, err := v.Await(ctx, token); !errors.Is(err, context.Canceled) && err != nil && !strings.Contains(err.Error(), "500") {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+func jwkOf(t *testing.T, key any) []byte {
+	t.Helper()
+	b, err := json.Marshal(must(jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "z", USE: jwkset.UseSig}})).Marshal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

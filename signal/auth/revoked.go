@@ -16,7 +16,6 @@ import (
 // (TestRevokedMeanwhile).
 type Revoked struct {
 	mu    sync.RWMutex
-	all   map[proto.Revocation]bool             // guarded by mu: without reasons
 	named map[proto.Revocation]proto.Revocation // guarded by mu: by whom they name; the latest of each
 	rooms map[proto.UserID]int                  // guarded by mu: of how many rooms of a user
 }
@@ -25,24 +24,19 @@ type Revoked struct {
 func (r *Revoked) Add(all []proto.Revocation) (fresh []proto.Revocation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.all == nil {
-		r.all, r.named, r.rooms = map[proto.Revocation]bool{}, map[proto.Revocation]proto.Revocation{}, map[proto.UserID]int{}
+	if r.named == nil {
+		r.named, r.rooms = map[proto.Revocation]proto.Revocation{}, map[proto.UserID]int{}
 	}
 	for _, one := range all {
 		key := one
-		key.Reason = ""
-		if r.all[key] {
-			continue
-		}
-		r.all[key] = true
-		fresh = append(fresh, one)
-		key.At = 0
+		key.Reason, key.At = "", 0
 		latest, known := r.named[key]
 		if !known && one.Room != "" {
 			r.rooms[one.User]++
 		}
 		if !known || one.At > latest.At {
 			r.named[key] = one
+			fresh = append(fresh, one)
 		}
 	}
 	return fresh
@@ -62,18 +56,13 @@ func (r *Revoked) All() (all []proto.Revocation) {
 func (r *Revoked) Forget(before time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key := range r.all {
-		if key.At >= before.UnixMilli() {
+	for key, one := range r.named {
+		if one.At >= before.UnixMilli() {
 			continue
 		}
-		delete(r.all, key)
-		at := key.At
-		key.At = 0
-		if r.named[key].At == at {
-			if delete(r.named, key); key.Room != "" {
-				if r.rooms[key.User]--; r.rooms[key.User] == 0 {
-					delete(r.rooms, key.User)
-				}
+		if delete(r.named, key); key.Room != "" {
+			if r.rooms[key.User]--; r.rooms[key.User] == 0 {
+				delete(r.rooms, key.User)
 			}
 		}
 	}

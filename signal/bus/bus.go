@@ -12,6 +12,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,8 +135,10 @@ func (b *Bus) Ready() error {
 	if err := b.health.ready(time.Now()); err != nil {
 		return err
 	}
-	if b.judged.Load() == 0 {
+	if read := b.judged.Load(); read == 0 {
 		return errors.New("the revocations have not been read yet")
+	} else if age := time.Duration(b.clock() - read); age > unreadMost {
+		return fmt.Errorf("the revocations have not been read for %v", age.Round(time.Second))
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ const (
 	// Redis does not answer.
 	trustAnyway = 10 * time.Second
 	forgetEvery = time.Hour
+	// unreadMost is how long a node takes new clients that may be revoked without its knowing.
+	unreadMost = 10 * time.Second
 )
 
 // followRevoked reads the log until ctx ends.
@@ -31,16 +33,34 @@ func (b *Bus) followRevoked(ctx context.Context) {
 	every := time.NewTicker(revokedEvery)
 	defer every.Stop()
 	last, forgotten := "", time.Now()
-	for said := false; ; {
-		began := b.clock()
-		at, err := b.readRevoked(ctx, last)
-		switch {
-		case err == nil:
-			last, said = at, false
-			b.judged.Store(began)
-		case !said && ctx.Err() == nil:
+	var missing []proto.Revocation // of the log on Redis: to be written again
+	said := false
+	report := func(what string, err error) {
+		if err == nil {
+			said = false
+		} else if !said && ctx.Err() == nil {
 			said = true
-			b.log.Warn("revocations not read", zap.Error(err))
+			b.log.Warn(what, zap.Error(err))
+		}
+	}
+	for {
+		began := b.clock()
+		at, lost, err := b.readRevoked(ctx, last)
+		if last = at; err == nil {
+			b.judged.Store(began)
+		}
+		report("revocations not read", err)
+		if lost { // also when the other nodes have cut off what is old
+			b.judge.Forget(time.Now().Add(-b.keep))
+			if missing = b.judge.All(); len(missing) > 0 {
+				b.log.Warn("Redis has lost the log of revocations: what is known is written again", zap.Int("revocations", len(missing)))
+			}
+		}
+		if len(missing) > 0 {
+			bounded, cancel := context.WithTimeout(ctx, readTimeout)
+			missing, err = b.emitter.RevokeAgain(bounded, missing)
+			cancel()
+			report("revocations not written again", err)
 		}
 		if time.Since(forgotten) > forgetEvery {
 			forgotten = time.Now()
@@ -60,32 +80,20 @@ func (b *Bus) followRevoked(ctx context.Context) {
 }
 
 // readRevoked reads all pages after an entry, and returns the last one's id.
-func (b *Bus) readRevoked(ctx context.Context, last string) (string, error) {
+func (b *Bus) readRevoked(ctx context.Context, last string) (at string, lost bool, err error) {
 	for {
 		bounded, cancel := context.WithTimeout(ctx, readTimeout)
-		all, next, lost, more, err := b.emitter.Revocations(bounded, last)
+		all, next, another, more, err := b.emitter.Revocations(bounded, last)
 		cancel()
 		if err != nil {
-			return last, err
+			return last, lost, err
 		}
-		var missing []proto.Revocation
-		if lost {
-			missing = b.judge.All()
-			b.log.Warn("Redis has lost the log of revocations: what is known is written again", zap.Int("revocations", len(missing)))
-		}
+		lost = lost || another
 		if fresh := b.judge.Revoke(all); len(fresh) > 0 {
 			b.log.Info("revoked", zap.Int("revocations", len(fresh)))
 		}
-		if len(missing) > 0 {
-			bounded, cancel := context.WithTimeout(ctx, readTimeout)
-			err := b.emitter.RevokeAgain(bounded, missing)
-			cancel()
-			if err != nil {
-				return last, err // the log is lost the next time too
-			}
-		}
 		if last = next; !more {
-			return last, nil
+			return last, lost, nil
 		}
 	}
 }

@@ -41,8 +41,13 @@ type Limits struct {
 	DryRun bool // who is beyond a limit is counted and logged, and goes on
 }
 
+// Clock is nanoseconds since the start, which nobody can set.
+func Clock() int64 { return int64(time.Since(began)) }
+
+var began = time.Now()
+
 // A Bucket is when the last of what was let through would have come, had it come evenly
-// (the generic cell rate algorithm of ATM): nanoseconds since 1970.
+// (the generic cell rate algorithm of ATM), by Clock.
 type Bucket int64
 
 // Allow says whether one more is within the rate.
@@ -64,7 +69,7 @@ func (b *Bucket) Full(now int64) bool { return int64(*b) <= now }
 
 // tooOften answers a frame that is beyond a rate.
 func (s *Session) tooOften(b *Bucket, r Rate, limit, ref string) bool {
-	if b.Allow(r, time.Now().UnixNano()) || !s.over(limit) {
+	if b.Allow(r, Clock()) || !s.over(limit) {
 		return false
 	}
 	s.fail(proto.CodeRateLimited, limit+": "+r.String(), ref)
@@ -91,7 +96,7 @@ func (o *Options) Over(limit string, who ...zap.Field) bool {
 // authenticated, or for coming too fast.
 func (s *Session) tooMany(b []byte, now int64) bool {
 	l := &s.o.Limits
-	if s.client.Load() == nil {
+	if s.client.Load() == nil && !s.isJudged() {
 		if s.early++; l.EarlyFrames > 0 && int(s.early) > l.EarlyFrames && s.over("early_frames") {
 			s.endFor("early_frames", fmt.Sprint(l.EarlyFrames), proto.CloseBadRequests)
 			return true
@@ -116,9 +121,22 @@ func (s *Session) endFor(limit, most string, code proto.CloseCode) {
 	}
 }
 
+// churns says whether a client enters rooms faster than they are let go: a room that is left is
+// listened to for ten seconds more.
+func (s *Session) churns() bool {
+	r, most := s.rarely(), s.o.Limits.Rooms
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !r.entered.Allow(Rate{float64(most) / 10, most}, Clock())
+}
+
 // wrong takes note of a mistake of the client's, and ends it after too many.
 func (s *Session) wrong() {
-	if !s.rarely().errors.Allow(s.o.Limits.Errors, time.Now().UnixNano()) && s.over("errors") {
+	r := s.rarely()
+	s.mu.Lock()
+	allowed := r.errors.Allow(s.o.Limits.Errors, Clock())
+	s.mu.Unlock()
+	if !allowed && s.over("errors") {
 		s.endFor("errors", s.o.Limits.Errors.String(), proto.CloseBadRequests)
 	}
 }

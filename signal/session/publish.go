@@ -106,6 +106,11 @@ func (s *Session) publish(f proto.Frame) {
 }
 
 func (s *Session) publishOne(p publish) {
+	who, _ := s.who()
+	if _, revoked := s.o.Revoked.Judge(who.Bearer); revoked || s.o.Revoked.Room(who.Bearer, p.Room) { // meanwhile
+		s.fail(proto.CodeForbidden, "publish to this room", p.ref)
+		return
+	}
 	r, err := s.o.Publisher.SendToRoom(s.rare.lane.ctx, p.Room, p.Event, p.Data, emitter.FromClient(p.user, p.EventID))
 	switch {
 	case err == nil:

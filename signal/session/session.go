@@ -93,7 +93,7 @@ type Session struct {
 	refused atomic.Bool // nothing more is heard
 
 	// Of Receive's goroutine alone.
-	early  uint8 // frames before it was authenticated
+	early  uint16 // frames before it was authenticated
 	frames Bucket
 	rare   *rare // nil until it is needed
 
@@ -101,12 +101,13 @@ type Session struct {
 
 // A rare is what an idle client does without.
 type rare struct {
-	joins, publishes, errors Bucket
-	lane                     *lane[publish]          // nil until it publishes
-	asking                   *lane[ask]              // guarded by Session.mu until it is made; nil until the application is asked for rooms
-	sealing                  *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
-	seals                    bool                    // the client has sealed a frame
-	waits                    atomic.Pointer[waiting] // a token is being judged; nil if none is
+	joins, publishes Bucket
+	errors, entered  Bucket                  // the latter of rooms; guarded by Session.mu
+	lane             *lane[publish]          // nil until it publishes
+	asking           *lane[ask]              // guarded by Session.mu until it is made; nil until the application is asked for rooms
+	sealing          *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
+	seals            bool                    // the client has sealed a frame
+	waits            atomic.Pointer[waiting] // a token is being judged; nil if none is
 }
 
 func (s *Session) rarely() *rare {
@@ -172,7 +173,7 @@ func (s *Session) Drained() {
 // Receive takes a frame from the client. What is wrong with it is answered; nothing
 // but a refused token ends the connection.
 func (s *Session) Receive(b []byte) {
-	if s.refused.Load() || s.tooMany(b, time.Now().UnixNano()) {
+	if s.refused.Load() || s.tooMany(b, Clock()) {
 		return
 	}
 	f, err := s.decode(b)
@@ -185,6 +186,10 @@ func (s *Session) Receive(b []byte) {
 		return
 	case proto.EventAuthenticate:
 		s.authenticate(f)
+		return
+	}
+	if s.isJudged() && s.client.Load() == nil {
+		s.fail(proto.CodeBusy, "a token is being judged: wait for connected", f.ID)
 		return
 	}
 	if s.client.Load() == nil {
@@ -238,7 +243,7 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	if s.rare != nil && s.rare.waits.Load() != nil {
+	if s.isJudged() {
 		s.fail(proto.CodeBusy, "a token is being judged", f.ID)
 		return
 	}
@@ -278,6 +283,9 @@ type waiting struct {
 	stop context.CancelFunc
 	over chan struct{} // closed
 }
+
+// isJudged says whether a token is being judged.
+func (s *Session) isJudged() bool { return s.rare != nil && s.rare.waits.Load() != nil }
 
 // awaitTime bounds how long a token may take.
 const awaitTime = 4 * time.Second
@@ -362,7 +370,7 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 		asked = append(asked, hub.JoinRoom{Room: r})
 	}
 	client.Join("", asked, denied)
-	s.leaveRevoked(asked)
+	s.leaveLost(asked)
 }
 
 var errOther = errors.New("the token is of another user")
@@ -391,6 +399,7 @@ func (s *Session) refresh(f proto.Frame, identity auth.Identity, err error) {
 		if !errors.Is(err, auth.ErrRefused) && !errors.Is(err, errOther) {
 			code = proto.CodeAuthError
 		}
+		s.wrong()
 		s.fail(code, detail(code, err), f.ID)
 		return
 	}
@@ -487,8 +496,10 @@ func (s *Session) enterRooms(id string, asked []proto.JoinRoom) {
 			code = proto.CodeBadPosition
 		}
 		if code == "" && !have[room] {
-			if count++; s.o.Limits.Rooms > 0 && count > s.o.Limits.Rooms {
+			if count++; s.o.Limits.Rooms > 0 && count > s.o.Limits.Rooms && s.over("rooms") {
 				code = proto.CodeRoomLimit
+			} else if s.churns() && s.over("rooms_entered") {
+				code = proto.CodeRateLimited
 			}
 		}
 		if code != "" {
@@ -501,14 +512,15 @@ func (s *Session) enterRooms(id string, asked []proto.JoinRoom) {
 	if !s.client.Load().Join(id, rooms, denied) {
 		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", id)
 	}
-	s.leaveRevoked(rooms)
+	s.leaveLost(rooms)
 }
 
-// leaveRevoked takes the client out of rooms that were revoked before it could be seen in them.
-func (s *Session) leaveRevoked(rooms []hub.JoinRoom) {
+// leaveLost takes the client out of rooms that were taken back, by a revocation or with a newer
+// token, before it could be seen in them.
+func (s *Session) leaveLost(rooms []hub.JoinRoom) {
 	who, _ := s.who()
 	for _, r := range rooms {
-		if s.o.Revoked.Room(who.Bearer, r.Room) {
+		if s.o.Revoked.Room(who.Bearer, r.Room) || s.asked(r.Room) && !s.mayJoin(who, r.Room) {
 			s.client.Load().Leave("", []proto.Room{r.Room})
 		}
 	}
@@ -557,7 +569,7 @@ func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
 		s.refuse(err)
 		return nil, false
 	}
-	if most := s.o.Limits.RoomsPerFrame; most > 0 && len(asked) > most {
+	if most := s.o.Limits.RoomsPerFrame; most > 0 && len(asked) > most && s.over("rooms_per_frame") {
 		s.fail(proto.CodeTooManyRooms, fmt.Sprintf("%d, at most %d are allowed", len(asked), most), f.ID)
 		return nil, false
 	}

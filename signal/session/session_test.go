@@ -28,6 +28,8 @@ type conn struct {
 	mu     sync.Mutex
 	frames []string
 	code   proto.CloseCode
+
+	revoked auth.Revoked // the node's
 }
 
 func (c *conn) Write(b *hub.Batch) int {
@@ -95,7 +97,7 @@ func with(t *testing.T, test func(*testing.T, *session.Session, *conn, *slow)) {
 		go func() { ended <- h.Run(ctx) }()
 		c, p := &conn{}, &slow{tokens: make(chan struct{})}
 		s := session.New(&session.Options{
-			Node: proto.NewNodeID(), Hub: h, Revoked: &auth.Revoked{}, Verifier: auth.None{}, Publisher: p,
+			Node: proto.NewNodeID(), Hub: h, Revoked: &c.revoked, Verifier: auth.None{}, Publisher: p,
 			AuthTimeout: 5 * time.Second, Heartbeat: 25 * time.Second, Log: zap.NewNop(), Metrics: session.NewMetrics(reg),
 		}, c)
 		defer func() {
@@ -170,6 +172,25 @@ func TestSlowRedisStopsNoReader(t *testing.T) {
 			t.Errorf("%d events after the end", len(p.data)-20)
 		}
 	})
+}
+
+// TestQueuedEvents: what a client has sent and is not on its way when it is revoked is not published.
+func TestQueuedEvents(t *testing.T) {
+	for _, r := range []proto.Revocation{{User: "u1", At: 1 << 60}, {User: "u1", Room: "a", At: 1 << 60}} {
+		with(t, func(t *testing.T, s *session.Session, c *conn, p *slow) {
+			s.Receive([]byte(hello))
+			for i := range 10 {
+				s.Receive(fmt.Appendf(nil, `{"event":"publish","data":{"room":"a","event":"e","data":%d},"id":"%d"}`, i, i))
+			}
+			synctest.Wait()
+			s.Revoke(c.revoked.Add([]proto.Revocation{r}))
+			close(p.tokens)
+			synctest.Wait()
+			if len(p.data) != 1 { // that was under way
+				t.Errorf("revoked %+v: then %d events are published", r, len(p.data))
+			}
+		})
+	}
 }
 
 func TestNothingAfterARefusal(t *testing.T) {

@@ -3,7 +3,6 @@ package session
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/signal-team/signal/proto"
 )
@@ -61,7 +60,7 @@ func (s *Session) publishesTooOften(who proto.Bearer, ref string) bool {
 		{"user_publishes", string(who.User), s.o.Limits.UserPublishes},
 		{"tenant_publishes", "\x00" + who.Tenant, s.o.Limits.TenantPublishes},
 	} {
-		if of.key == "" || of.key == "\x00" || of.rate.PerSecond == 0 || s.o.users.publish(of.key, of.rate, time.Now().UnixNano()) || !s.over(of.limit) {
+		if of.key == "" || of.key == "\x00" || of.rate.PerSecond == 0 || s.o.users.publish(of.key, of.rate, Clock()) || !s.over(of.limit) {
 			continue
 		}
 		s.fail(proto.CodeRateLimited, fmt.Sprintf("%s: %v", of.limit, of.rate), ref)

@@ -45,7 +45,7 @@ type conn struct {
 	index   int           // guarded by owner.mu: place in its list
 }
 
-// clock is nanoseconds since the start, which nobody can set.
+// clock is nanoseconds since began, which nobody can set.
 func clock() int64 { return int64(time.Since(began)) }
 
 var began = time.Now()
@@ -82,16 +82,22 @@ func (c *conn) known() {
 	}
 }
 
-// Dismiss closes the connection with one last frame; what waits for the client is not written,
-// but for the rest of a frame that has begun.
+// Dismiss closes the connection with one last frame, or without; what waits for the client is not
+// written, but for the rest of a frame that has begun. That holds for a connection that is ending
+// too.
 func (c *conn) Dismiss(last []byte, code proto.CloseCode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.code == 0 && !c.closed {
-		c.dropAlone()
-		c.put(last, keep)
-		c.end(code, nil)
+	if c.closed || c.broken {
+		return
 	}
+	if dropped := c.dropAlone(); c.code != 0 && !dropped { // our Close frame is on its way, or has gone
+		return
+	}
+	if len(last) > 0 {
+		c.put(last, keep)
+	}
+	c.end(code, nil)
 }
 
 // ending says whether nothing more is heard of the client.

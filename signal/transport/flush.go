@@ -54,7 +54,7 @@ func (c *conn) flushSome() (done bool) {
 	defer c.mu.Unlock()
 	for c.next() {
 		n := c.try(c.rest)
-		c.rest, c.bytes = c.rest[n:], c.bytes-n
+		c.took(n)
 		if len(c.rest) > 0 && !c.broken {
 			return false
 		}
@@ -76,7 +76,7 @@ func (c *conn) flushBlocking() {
 		}
 		n, err := c.socket.Write(p) // cut ends it
 		c.mu.Lock()
-		c.rest, c.bytes = c.rest[n:], c.bytes-n
+		c.took(n)
 		c.sent, c.moved = c.sent+uint64(n), clock()
 		c.broken = c.broken || err != nil
 		c.mu.Unlock()
@@ -87,7 +87,7 @@ func (c *conn) flushBlocking() {
 // ends. It is called with mu held.
 func (c *conn) next() bool {
 	if c.broken || c.closed {
-		c.rest, c.bytes = nil, 0
+		c.rest, c.begun, c.bytes = nil, 0, 0
 		c.dropAlone()
 	}
 	if len(c.rest) == 0 && len(c.alone) > 0 {
@@ -96,7 +96,7 @@ func (c *conn) next() bool {
 			size += len(c.alone[n])
 			n++
 		}
-		if c.rest = c.alone[0]; n > 1 {
+		if c.rest, c.begun = c.alone[0], 0; n > 1 {
 			c.rest = slices.Concat(c.alone[:n]...)
 		}
 		clear(c.alone[:n])

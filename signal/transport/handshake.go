@@ -2,6 +2,9 @@ package transport
 
 import (
 	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/signal-team/signal/proto"
@@ -22,13 +25,13 @@ const (
 func refused(r *http.Request) (status int, why string) {
 	q := r.URL.Query()
 	switch {
-	case len(r.Header) > headersMost:
+	case count(r.Header) > headersMost:
 		return http.StatusRequestHeaderFieldsTooLarge, "too many headers"
 	case !r.ProtoAtLeast(1, 1):
 		return http.StatusBadRequest, "a WebSocket needs HTTP/1.1"
 	case len(r.Header.Values("Origin")) > 1:
 		return http.StatusBadRequest, "more than one Origin"
-	case q.Has("token") || q.Has("access_token"): // S4-115 wants it, and every proxy's log would have it
+	case tokenInQuery.MatchString(r.URL.RawQuery) || has(q, "token", "access_token"): // S4-115 wants it, and every proxy's log would have it
 		return http.StatusBadRequest, "a token does not belong into an address: send it in the first frame, in Authorization or as a subprotocol, or a ticket here"
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "a handshake has no body"
@@ -39,17 +42,38 @@ func refused(r *http.Request) (status int, why string) {
 	return 0, ""
 }
 
-// presented is the token that comes with the handshake, if one does.
-func presented(r *http.Request) string {
-	if token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); bearer {
-		return token
+// tokenInQuery finds what url.Query passes over.
+var tokenInQuery = regexp.MustCompile(`(?i)(^|[&;])(access_)?token=`)
+
+func has(q url.Values, names ...string) bool {
+	for name := range q {
+		if slices.Contains(names, strings.ToLower(name)) {
+			return true
+		}
 	}
+	return false
+}
+
+func count(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
+// presented is the token that comes with the handshake, if one does. What the page itself says
+// counts before a header, which a proxy may have set for its own ends.
+func presented(r *http.Request) string {
 	for _, offers := range r.Header.Values("Sec-WebSocket-Protocol") {
 		for offer := range strings.SplitSeq(offers, ",") {
 			if token, is := strings.CutPrefix(strings.TrimSpace(offer), tokenProtocol); is {
 				return token
 			}
 		}
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") { // RFC 9110, section 11.1
+		return token
 	}
 	return ""
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -47,7 +46,7 @@ const tidyAt = 1 << 10
 
 // enter takes note of a handshake, and names the limit that it is beyond. It is counted as a
 // connection that is not authenticated all the same, until forget.
-func (v *visitors) enter(at netip.Addr, now time.Time) (who *visitor, limit string) {
+func (v *visitors) enter(at netip.Addr, now int64) (who *visitor, limit string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	who = &visitor{} // of an address that nobody knows
@@ -59,7 +58,7 @@ func (v *visitors) enter(at netip.Addr, now time.Time) (who *visitor, limit stri
 			v.from[at] = who
 		}
 	}
-	if at.IsValid() && !who.handshakes.Allow(v.limits.Handshakes, now.UnixNano()) {
+	if at.IsValid() && !who.handshakes.Allow(v.limits.Handshakes, now) {
 		limit = limitHandshakes
 	}
 	if most := v.limits.AddressEarly; at.IsValid() && most > 0 && who.early >= most {
@@ -82,7 +81,7 @@ func (v *visitors) forget(who *visitor) {
 }
 
 // tidyUp forgets addresses of which nothing is to be remembered. It is called with mu held.
-func (v *visitors) tidyUp(now time.Time) {
+func (v *visitors) tidyUp(now int64) {
 	if v.from == nil {
 		v.from = map[netip.Addr]*visitor{}
 	}
@@ -91,7 +90,7 @@ func (v *visitors) tidyUp(now time.Time) {
 	}
 	kept := map[netip.Addr]*visitor{} // anew: a map does not shrink
 	for at, who := range v.from {
-		if who.early > 0 || !who.handshakes.Full(now.UnixNano()) {
+		if who.early > 0 || !who.handshakes.Full(now) {
 			kept[at] = who
 		}
 	}

@@ -125,6 +125,9 @@ func (w *WebSocket) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Trusted says whether nobody on this node can be revoked without its knowing.
+func (w *WebSocket) Trusted() bool { return !w.trust.over() }
+
 // Revoke takes back from all clients what revocations cover.
 func (w *WebSocket) Revoke(all []proto.Revocation) {
 	for _, c := range w.all() {
@@ -138,10 +141,14 @@ func (w *WebSocket) Shutdown(ctx context.Context) error {
 	w.mu.Lock()
 	w.closing = true
 	w.mu.Unlock()
-	w.trust.renew(forEver)
 	for _, c := range w.all() {
-		c.End(proto.CloseGoingAway)
+		if w.trust.over() { // what waits for it may be for nobody any more
+			c.Dismiss(nil, proto.CloseGoingAway)
+		} else {
+			c.End(proto.CloseGoingAway)
+		}
 	}
+	w.trust.renew(forEver)
 	done := make(chan struct{})
 	go func() { w.running.Wait(); close(done) }()
 	select {
@@ -179,7 +186,7 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	at := w.visitors.address(r)
-	visitor, limit := w.visitors.enter(at, time.Now())
+	visitor, limit := w.visitors.enter(at, clock())
 	if limit == "" && w.full() {
 		limit = limitConnections
 	}

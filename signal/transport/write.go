@@ -36,7 +36,8 @@ type writing struct {
 
 	sealing *proto.Sealing // nil for frames as they are
 
-	rest  []byte   // of a frame that the socket took in part
+	rest  []byte   // of a frame that the socket took in part, and frames after it
+	begun int      // bytes of rest until its first frame ends
 	alone [][]byte // frames for this client alone, after rest
 	acked uint64   // bytes that the client took, as of moved
 	moved int64    // clock at which acked last changed, or the flusher began
@@ -212,7 +213,7 @@ func (c *conn) try(p []byte) (n int) {
 
 // hold keeps the rest of a frame and starts the flusher. It is called with mu held.
 func (c *conn) hold(rest []byte) {
-	c.rest, c.bytes = rest, len(rest)
+	c.rest, c.begun, c.bytes = rest, len(rest), len(rest)
 	c.startFlusher()
 }
 
@@ -229,11 +230,22 @@ func (c *conn) end(code proto.CloseCode, frame []byte) {
 	c.owner.wheel.soon(c)
 }
 
-// dropAlone forgets what waits for the client, but the frame that must be finished. It is
-// called with mu held.
-func (c *conn) dropAlone() {
+// dropAlone forgets what waits for the client, but the frame that must be finished, and says
+// whether there was anything. It is called with mu held.
+func (c *conn) dropAlone() (dropped bool) {
+	dropped = len(c.alone) > 0 || len(c.rest) > c.begun
 	clear(c.alone)
+	c.rest = c.rest[:c.begun]
 	c.alone, c.bytes = nil, len(c.rest)
+	return dropped
+}
+
+// took notes how much of rest the socket took. It is called with mu held.
+func (c *conn) took(n int) {
+	for c.begun < n {
+		c.begun += proto.FrameLen(c.rest[c.begun:])
+	}
+	c.rest, c.begun, c.bytes = c.rest[n:], c.begun-n, c.bytes-n
 }
 
 // closeFrame is a Close frame with its code and reason (RFC 6455, section 5.5.1).
