@@ -14,6 +14,9 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
+// signed is the field that says that only what is signed counts.
+const signed = "signed"
+
 // ErrDisagrees means that the others on this Redis use another protocol version
 // or another way of publishing. They would hear nothing of this participant, and
 // nothing would say so: it must not start. Its text says what differs.
@@ -63,6 +66,10 @@ func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient, write bo
 		if err != nil {
 			return false, Classify(fmt.Errorf("write %s: %w", key, err))
 		}
+	}
+	if theirs[signed] == "required" && len(s.SigningKeys) == 0 {
+		return false, fmt.Errorf("%w: events must be signed there, and have no key here; set %sSIGNING_KEYS, or delete the field %s of %s if no node signs any more",
+			ErrDisagrees, EnvPrefix, signed, key)
 	}
 	set := map[string]string{"protocol": "another version of Signal", "pubsub": EnvPrefix + "PUBSUB", "deployment": EnvPrefix + "DEPLOYMENT"}
 	var errs []error

@@ -52,6 +52,7 @@ type Emitter struct {
 	rdb    redis.UniversalClient
 	at     Settings
 	layout proto.Layout
+	signer *proto.Signer
 	agreed atomic.Bool  // Agree has said yes, and ours stands there
 	unsure atomic.Int64 // when to ask again, Unix nanoseconds; 0 while whoever knows has always answered
 
@@ -69,7 +70,7 @@ type Emitter struct {
 // New returns an Emitter on the Redis that s describes. It connects with the first
 // event; Check does it earlier.
 func New(s Settings) *Emitter {
-	e := &Emitter{rdb: s.open(load), at: s, layout: s.Layout()}
+	e := &Emitter{rdb: s.open(load), at: s, layout: s.Layout(), signer: proto.NewSigner(s.SigningKeys)}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	for i := range e.lanes {
 		e.lanes[i].emitter = e
@@ -275,7 +276,14 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	if err != nil {
 		return Receipt{}, err
 	}
-	if room := to.Room(); room != "" && !m.live {
+	room := to.Room()
+	if client, ok := to.Client(); ok {
+		node, _ := client.Node()
+		b = e.signer.Sign(proto.NodeRoom(node), m.EventID, b)
+	} else {
+		b = e.signer.Sign(room, m.EventID, b)
+	}
+	if room != "" && !m.live {
 		r, err = e.durable(ctx, room, m.EventID, proto.Fingerprint(m.Event), proto.Body(b))
 	} else {
 		r.EventID = m.EventID

@@ -11,7 +11,7 @@ for i = 1, #all, 2 do
   local till, generation, version = string.match(all[i + 1], '^(%d+) (%d+) (.*)$')
   if till and tonumber(till) > now then
     if all[i] == node then mine = tonumber(generation) else live[#live + 1] = {all[i], tonumber(generation), version} end
-  elseif till and tonumber(till) < now - 3600000 then
+  elseif till and node ~= '' and tonumber(till) < now - 3600000 then -- who only asks may have no right to write
     redis.call('HDEL', KEYS[1], all[i])
   end
 end

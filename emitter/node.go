@@ -14,6 +14,27 @@ import (
 // What a node needs beyond a service: it writes to its own clients without Redis, it
 // publishes for them, and it asks other nodes about theirs.
 
+// Signer checks, for nodes, what comes from Redis.
+func (e *Emitter) Signer() *proto.Signer { return e.signer }
+
+// sign signs JSON that is no event, as what it is.
+func (e *Emitter) sign(room proto.Room, what proto.EventID, object []byte) []byte {
+	return e.signer.Sign(room, what, append([]byte{'\n'}, object...))[1:]
+}
+
+func (e *Emitter) check(room proto.Room, what proto.EventID, object []byte) error {
+	return e.signer.Check(room, what, append([]byte{'\n'}, object...))
+}
+
+// Enforce writes down, for nodes, that only what is signed counts here: who does not sign is refused
+// then.
+func (e *Emitter) Enforce(ctx context.Context) error {
+	if e.signer == nil {
+		return nil
+	}
+	return e.doubt(e.rdb.HSet(ctx, e.layout.Config(), signed, "required").Err())
+}
+
 // Message is the event that Send publishes, for nodes. An error is ErrInvalid.
 func Message(to proto.Target, event proto.EventName, data any, opts ...Option) (proto.Message, error) {
 	m, _, err := message(to, event, data, opts)

@@ -57,7 +57,7 @@ func (e *Emitter) Read(ctx context.Context, reads []Read) []Page {
 			pages[i].Err = e.doubt(aerr)
 			continue
 		}
-		pages[i] = page(reads[i], said)
+		pages[i] = e.page(reads[i], said)
 	}
 	return pages
 }
@@ -72,7 +72,7 @@ func (e *Emitter) reading(r Read) call {
 
 // page reads the answer of the script, and trusts it in nothing that the node's order
 // rests on: every event must follow the one before it.
-func page(r Read, answer any) Page {
+func (e *Emitter) page(r Read, answer any) Page {
 	bad := func(format string, a ...any) Page {
 		return Page{Err: fmt.Errorf("%w: room %q: %w", ErrRefused, r.Room, fmt.Errorf(format, a...))}
 	}
@@ -98,7 +98,11 @@ func page(r Read, answer any) Page {
 	}
 	for _, line := range lines {
 		s, _ := line.(string)
-		m, err := proto.DecodeMessage([]byte(s))
+		b := []byte(s)
+		m, err := proto.DecodeMessage(b)
+		if err == nil {
+			err = e.signer.Check(r.Room, m.EventID, b)
+		}
 		if err != nil || !m.Follows(at) {
 			return Page{Page: proto.Page{Found: proto.Trimmed, Top: p.Top}} // somebody else writes to the log
 		}

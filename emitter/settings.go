@@ -63,6 +63,9 @@ type Settings struct {
 	Deployment string
 	// Histories say how much is kept of which rooms; DefaultHistory of all others.
 	Histories []History
+	// SigningKeys sign events and what else goes to nodes; of those that come, only what is
+	// signed with one of them counts. The first one signs. Without any nothing is signed.
+	SigningKeys []proto.SigningKey
 }
 
 // EnvPrefix begins the name of every variable of Settings.
@@ -70,7 +73,7 @@ const EnvPrefix = "APP_ENV_WEBSOCKET_REDIS_"
 
 // EnvNames are the variables that SettingsFromEnv reads, without EnvPrefix.
 func EnvNames() []string {
-	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "TLS_CA", "TLS_CERT", "TLS_KEY", "PREFIX", "PUBSUB", "HISTORY", "DEPLOYMENT"}
+	return []string{"MODE", "ADDRS", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "TLS", "TLS_CA", "TLS_CERT", "TLS_KEY", "PREFIX", "PUBSUB", "HISTORY", "DEPLOYMENT", "SIGNING_KEYS"}
 }
 
 // SettingsFromEnv reads APP_ENV_WEBSOCKET_REDIS_*. Its error names every variable
@@ -110,6 +113,16 @@ func SettingsFromEnv() (Settings, error) {
 			errs = append(errs, fmt.Errorf("%sHISTORY: %w", EnvPrefix, err))
 		}
 		s.Histories = all
+	}
+	if v := read("SIGNING_KEYS", ""); v != "" {
+		for one := range strings.SplitSeq(v, ",") {
+			id, secret, _ := strings.Cut(strings.TrimSpace(one), ":")
+			k := proto.SigningKey{ID: id, Secret: []byte(secret)}
+			if err := k.Check(); err != nil {
+				errs = append(errs, fmt.Errorf("%sSIGNING_KEYS must be <name>:<secret>, with commas between: %w", EnvPrefix, err))
+			}
+			s.SigningKeys = append(s.SigningKeys, k)
+		}
 	}
 	host, port := read("HOST", ""), read("PORT", "")
 	addrs := read("ADDRS", "")

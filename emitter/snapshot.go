@@ -54,6 +54,7 @@ func (e *Emitter) SetSnapshot(ctx context.Context, room proto.Room, data any, at
 	if err != nil {
 		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
 	}
+	b = e.sign(room, "snapshot", b)
 	if err := e.rdb.Set(ctx, e.layout.Snapshot(room), b, positionAge).Err(); err != nil {
 		return fail(Classify(err))
 	}
@@ -73,7 +74,7 @@ func (e *Emitter) Snapshot(ctx context.Context, room proto.Room) (s Snapshot, no
 	case err != nil:
 		return fail(Classify(err))
 	}
-	if err := json.Unmarshal(b, &s); err != nil || s.Position.IsZero() {
+	if err := errors.Join(e.check(room, "snapshot", b), json.Unmarshal(b, &s)); err != nil || s.Position.IsZero() {
 		return fail(ErrNoSnapshot) // not one of ours
 	}
 	p := e.Read(ctx, []Read{{room, s.Position.String()}})[0]
@@ -100,7 +101,11 @@ func (e *Emitter) Kept(ctx context.Context, room proto.Room) (events []proto.Mes
 		return nil, proto.Position{}, nil // nobody has written to it
 	}
 	for _, line := range log.Val() {
-		m, err := proto.DecodeMessage([]byte(line))
+		b := []byte(line)
+		m, err := proto.DecodeMessage(b)
+		if err == nil {
+			err = e.signer.Check(room, m.EventID, b)
+		}
 		if n := len(events); err != nil || m.Position.Epoch != top.Epoch || n > 0 && !m.Follows(events[n-1].Position) {
 			events = events[:0] // what comes after it counts
 			continue

@@ -101,7 +101,7 @@ func Body(message []byte) []byte {
 // ErrMalformed.
 func DecodeMessage(b []byte) (Message, error) {
 	var m Message
-	most := MaxMessage
+	most := MaxMessage + sigMost
 	if bytes.HasPrefix(b, []byte("S1 ")) {
 		most += chainLen
 	}

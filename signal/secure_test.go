@@ -2,6 +2,7 @@ package signal_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -27,13 +28,13 @@ func TestSecuredRedis(t *testing.T) {
 			for _, s := range c.servers {
 				rdb := s.Client()
 				defer rdb.Close()
-				for user, rights := range map[string]string{ // as in OPERATIONS.md
-					"node": "allchannels +@read +@write +@pubsub +@scripting +@connection +cluster +time +info",
-					"sale": "&sg:* +@read +@write +@scripting +@connection +publish +spublish +cluster +time +info",
-				} {
-					rule := []any{"ACL", "SETUSER", user, "on", ">pw", "resetchannels", "-@all", "~sg:*"}
-					for r := range strings.FieldsSeq(rights) {
+				for user, shipped := range map[string]string{"node": "signal-node", "sale": "signal-all"} {
+					rule := []any{"ACL", "SETUSER", user, ">pw"}
+					for _, r := range rightsOf(t, shipped) {
 						rule = append(rule, r)
+					}
+					if user == "node" { // it listens to the original
+						rule = append(rule, "allchannels")
 					}
 					if err := rdb.Do(t.Context(), rule...).Err(); err != nil {
 						t.Fatal(err)
@@ -78,4 +79,20 @@ func TestSecuredRedis(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rightsOf are a user's in deploy/redis/users.acl.
+func rightsOf(t *testing.T, user string) []string {
+	t.Helper()
+	b, err := os.ReadFile("../deploy/redis/users.acl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if words := strings.Fields(line); len(words) > 2 && words[1] == user {
+			return words[2:]
+		}
+	}
+	t.Fatalf("there is no user %s", user)
+	return nil
 }

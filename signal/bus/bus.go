@@ -78,6 +78,7 @@ type Bus struct {
 	inbox   proto.Room // to this node alone
 	ignis   bool
 	emitter *emitter.Emitter
+	signer  *proto.Signer
 	judge   Judge
 	keep    time.Duration
 	flush   func() // of Run's Receiver
@@ -115,7 +116,7 @@ type Options struct {
 func New(o Options) *Bus {
 	b := &Bus{
 		node: o.Node, version: o.Version, at: o.Redis, layout: o.Redis.Layout(), inbox: proto.NodeRoom(o.Node), ignis: o.Ignis,
-		emitter: o.Emitter, judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
+		emitter: o.Emitter, signer: o.Emitter.Signer(), judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
 	}
 	b.routes.init()
 	b.routes.want(b.inbox, true)

@@ -209,7 +209,7 @@ func (l *link) agree(ctx context.Context) error {
 	if addr, err := b.emitter.Master(ctx, proto.Control); err != nil || addr != l.addr {
 		return err
 	}
-	return b.emitter.Check(ctx)
+	return b.check(ctx)
 }
 
 // write subscribes to rooms as they come and go. Between, it watches whether anything

@@ -25,6 +25,9 @@ func (b *Bus) receive(dst Receiver, m *redis.Message) {
 	} else if ok && room != b.inbox {
 		var msg proto.Message
 		if msg, err = proto.DecodeMessage(payload); err == nil {
+			err = b.signer.Check(room, msg.EventID, payload)
+		}
+		if err == nil {
 			b.metrics.rooms.Inc()
 			dst.Receive(room, msg)
 		}
@@ -50,6 +53,9 @@ func (b *Bus) direct(dst Receiver, payload []byte) error {
 		return err
 	}
 	m, err := proto.DecodeMessage(payload)
+	if err == nil {
+		err = b.signer.Check(b.inbox, m.EventID, payload)
+	}
 	if err != nil {
 		return err
 	}

@@ -189,10 +189,18 @@ func (b *Bus) askMasters(ctx context.Context, found chan<- topology) {
 	}
 }
 
+// check says whether this node fits to the others, and tells them if they must sign.
+func (b *Bus) check(ctx context.Context) error {
+	if err := b.emitter.Check(ctx); err != nil {
+		return err
+	}
+	return b.emitter.Enforce(ctx)
+}
+
 // reach waits for Redis to answer for the first time, and to agree.
 func (b *Bus) reach(ctx context.Context) error {
 	for try := 0; ; try++ {
-		err := b.emitter.Check(ctx)
+		err := b.check(ctx)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}

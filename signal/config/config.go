@@ -131,6 +131,9 @@ func Load() (Config, error) {
 	if c.Redis, err = emitter.SettingsFromEnv(); err != nil {
 		errs = append(errs, err)
 	}
+	if len(c.Redis.SigningKeys) > 0 && c.Ignis != "off" {
+		errs = append(errs, fmt.Errorf("%sIGNIS must be off with %sSIGNING_KEYS: the original signs nothing", Prefix, emitter.EnvPrefix))
+	}
 	return c, errors.Join(errs...)
 }
 
