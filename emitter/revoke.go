@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -92,7 +93,10 @@ func (e *Emitter) Revocations(ctx context.Context, after string) (all []proto.Re
 			continue // somebody else's: it takes nothing back
 		}
 		if r.At == 0 {
-			at, _ := entry.Values["t"].(string)
+			at, given := entry.Values["t"].(string)
+			if !given { // from before that was written
+				at, _, _ = strings.Cut(entry.ID, "-")
+			}
 			r.At, _ = strconv.ParseInt(at, 10, 64)
 		}
 		all = append(all, r)
