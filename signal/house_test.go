@@ -134,29 +134,47 @@ func TestHouse(t *testing.T) {
 
 // TestNamedTests: a test that a comment names as holding a rule is there.
 func TestNamedTests(t *testing.T) {
-	named, there := map[string]string{}, map[string]bool{}
+	named, there := map[string]string{}, everyTest(t)
+	eachFile(t, func(path, text string) {
+		for _, m := range testName.FindAllStringSubmatch(text, -1) {
+			if m[1] == "" && !strings.HasSuffix(path, "_test.go") {
+				named[m[2]] = path
+			}
+		}
+	})
+	for name, path := range named {
+		if !there[name] {
+			t.Errorf("%s names %s, which is not there", path, name)
+		}
+	}
+}
+
+// everyTest is the tests, fuzz targets and benchmarks that there are.
+func everyTest(t *testing.T) map[string]bool {
+	there := map[string]bool{}
+	eachFile(t, func(_, text string) {
+		for _, m := range testName.FindAllStringSubmatch(text, -1) {
+			if m[1] != "" {
+				there[m[2]] = true
+			}
+		}
+	})
+	return there
+}
+
+func eachFile(t *testing.T, do func(path, text string)) {
+	t.Helper()
 	for _, module := range []string{"proto", "emitter", "signal"} {
 		err := filepath.WalkDir(filepath.Join("..", module), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") {
 				return err
 			}
 			b, err := os.ReadFile(path)
-			for _, m := range testName.FindAllStringSubmatch(string(b), -1) {
-				if m[1] != "" {
-					there[m[2]] = true
-				} else if !strings.HasSuffix(path, "_test.go") {
-					named[m[2]] = path
-				}
-			}
+			do(path, string(b))
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
-		}
-	}
-	for name, path := range named {
-		if !there[name] {
-			t.Errorf("%s names %s, which is not there", path, name)
 		}
 	}
 }

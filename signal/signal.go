@@ -107,7 +107,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 			Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
 			Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 		},
-		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies, Readers: cfg.Readers, Log: n.log, Registerer: reg,
+		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, PagesOnly: cfg.OriginRequired, Proxies: cfg.TrustedProxies, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
@@ -239,6 +239,7 @@ func limits(cfg Config) session.Limits {
 	return session.Limits{
 		Rooms: cfg.LimitRooms, RoomsPerFrame: cfg.LimitRooms,
 		Frames: session.Rate(cfg.LimitFrames), Joins: session.Rate(cfg.LimitJoins), Publishes: session.Rate(cfg.LimitPublishes),
+		Controls:    session.Rate(cfg.LimitControls),
 		Errors:      session.Rate{PerSecond: float64(cfg.LimitErrors) / 60, Burst: cfg.LimitErrors},
 		EarlyFrames: cfg.LimitEarlyFrames, EarlyBytes: cfg.LimitEarlyBytes,
 		UserConnections: cfg.LimitUserConnections, UserPublishes: session.Rate(cfg.LimitUserPublishes), TenantPublishes: session.Rate(cfg.LimitTenantPublishes),

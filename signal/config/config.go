@@ -60,6 +60,7 @@ type Config struct {
 	LimitFrames          Rate           `env:"APP_ENV_SIGNAL_LIMIT_FRAMES" envDefault:"50/100"`                            // of a connection, a second and at once; 0 is none
 	LimitJoins           Rate           `env:"APP_ENV_SIGNAL_LIMIT_JOINS" envDefault:"20/100"`                             // the same
 	LimitPublishes       Rate           `env:"APP_ENV_SIGNAL_LIMIT_PUBLISHES" envDefault:"50/100"`                         // the same
+	LimitControls        Rate           `env:"APP_ENV_SIGNAL_LIMIT_CONTROLS" envDefault:"20/100"`                          // pings and pongs of a connection
 	LimitUserPublishes   Rate           `env:"APP_ENV_SIGNAL_LIMIT_USER_PUBLISHES" envDefault:"200/400"`                   // of all connections of a user, on this node
 	LimitTenantPublishes Rate           `env:"APP_ENV_SIGNAL_LIMIT_TENANT_PUBLISHES" envDefault:"1000/2000"`               // of a tenant
 	LimitUserConnections int            `env:"APP_ENV_SIGNAL_LIMIT_USER_CONNECTIONS" envDefault:"20"`                      // of a user, on this node
@@ -69,6 +70,7 @@ type Config struct {
 	LimitEarly           int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY" envDefault:"2000"`                               // of all addresses
 	LimitEarlyFrames     int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY_FRAMES" envDefault:"4"`                           // of a connection that is not authenticated
 	LimitEarlyBytes      int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY_BYTES" envDefault:"8192"`                         // in one of these
+	OriginRequired       bool           `env:"APP_ENV_SIGNAL_ORIGIN_REQUIRED" envDefault:"false"`                          // clients that say no Origin are refused: such as are no pages
 	TrustedProxies       []netip.Prefix `env:"APP_ENV_SIGNAL_TRUSTED_PROXIES"`                                             // networks whose X-Forwarded-For counts
 	LimitErrors          int            `env:"APP_ENV_SIGNAL_LIMIT_ERRORS" envDefault:"10"`                                // mistakes of a connection in a minute
 	LimitRooms           int            `env:"APP_ENV_SIGNAL_LIMIT_ROOMS" envDefault:"200"`                                // of a connection, and in a frame
@@ -232,7 +234,7 @@ func (c Config) mistakes() (all []mistake) {
 	}
 	oneOf("LIMITS", c.Limits, "on", "off", "dry")
 	for name, r := range map[string]Rate{"LIMIT_FRAMES": c.LimitFrames, "LIMIT_JOINS": c.LimitJoins, "LIMIT_PUBLISHES": c.LimitPublishes,
-		"LIMIT_USER_PUBLISHES": c.LimitUserPublishes, "LIMIT_TENANT_PUBLISHES": c.LimitTenantPublishes, "LIMIT_HANDSHAKES": c.LimitHandshakes} {
+		"LIMIT_USER_PUBLISHES": c.LimitUserPublishes, "LIMIT_TENANT_PUBLISHES": c.LimitTenantPublishes, "LIMIT_HANDSHAKES": c.LimitHandshakes, "LIMIT_CONTROLS": c.LimitControls} {
 		check(r.PerSecond >= 0 && (r.PerSecond == 0 || r.Burst >= 1), name, "a number a second and one at once, such as 50/100, or 0", r)
 	}
 	for name, n := range map[string]int{

@@ -25,6 +25,7 @@ type Limits struct {
 	Frames        Rate // of any kind: who sends more is ended
 	Joins         Rate // frames
 	Publishes     Rate
+	Controls      Rate // pings and pongs: who sends more is ended
 	Errors        Rate // that are the client's fault: who makes more is ended
 	EarlyFrames   int  // before it is authenticated
 	EarlyBytes    int  // of one of these

@@ -10,6 +10,7 @@ var (
 	errTooBig    = errors.New("transport: message too big")
 	errFraming   = errors.New("transport: bad framing")
 	errFragments = errors.New("transport: too many fragments")
+	errControls  = errors.New("transport: too many control frames")
 )
 
 // fragmentsMost is how many frames a message may come in: more is an attack, since each
@@ -27,6 +28,7 @@ type frames struct {
 	head      [14]byte // of the present frame
 	have      uint8    // bytes in head
 	fragments uint8    // of the present message
+	controls  uint16   // control frames that have begun; whoever looks at it clears it
 	open      bool     // the message goes on after the present frame
 	closed    bool     // a Close frame has begun
 	fresh     bool     // a message has begun; whoever looks at it clears it
@@ -97,6 +99,7 @@ func (f *frames) begin(most int64) error {
 	f.left = int64(length)
 	if opcode >= 8 { // control: may stand between the frames of a message
 		f.closed = f.closed || opcode == 8
+		f.controls++
 		return nil
 	}
 	if opcode != 0 {

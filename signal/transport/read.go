@@ -16,6 +16,7 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/session"
 )
 
 // Reading. One goroutine at a time reads a connection. Where the system tells who has sent
@@ -25,11 +26,12 @@ import (
 // the reader is who ends it: whatever happens to a connection, its socket becomes readable
 // (cut), so finish is called in one place and only once (TestConformance, TestChurn).
 type reading struct {
-	polled   bool     // waits without a goroutine
-	number   int32    // guarded by owner.poller: of its first arm, 0 before it
-	vanished bool     // the client is not there any more
-	frames   frames   // where in them the reader is
-	since    int64    // clock at the first byte of the present message
+	polled   bool   // waits without a goroutine
+	number   int32  // guarded by owner.poller: of its first arm, 0 before it
+	vanished bool   // the client is not there any more
+	frames   frames // where in them the reader is
+	since    int64  // clock at the first byte of the present message
+	controls session.Bucket
 	early    []byte   // came with the handshake, not read yet
 	reads    uint     // since ever; after some the reader lets others have its slot
 	lib      *library // nil while parked: guarded by owner.attached while it waits
@@ -155,7 +157,21 @@ func (c *conn) read(p []byte) (n int, err error) {
 	if c.frames.fresh {
 		c.frames.fresh, c.since = false, clock()
 	}
+	if c.frames.controls > 0 && err == nil {
+		err = c.mayControl()
+	}
 	return n, err
+}
+
+// mayControl says whether the client may send as many pings and pongs as it does (RELIABILITY 4.3,
+// inputs 27 and 47).
+func (c *conn) mayControl() error {
+	for o := c.owner.o.Session; c.frames.controls > 0; c.frames.controls-- {
+		if !c.controls.Allow(o.Limits.Controls, clock()) && o.Over("controls", zap.String("client_id", string(c.session.ID()))) {
+			return errControls
+		}
+	}
+	return nil
 }
 
 // wait reads and waits for it, without holding up other connections.
@@ -218,6 +234,8 @@ func codeOf(err error) proto.CloseCode {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return proto.CloseHeartbeat // in the middle of a message
+	case errors.Is(err, errControls):
+		return proto.CloseRate
 	case errors.Is(err, errTooBig), errors.Is(err, errFragments):
 		return proto.CloseTooBig
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),

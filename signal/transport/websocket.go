@@ -42,6 +42,7 @@ type Options struct {
 	Session     *session.Options
 	FrameBytes  int // largest frame from a client; a larger one ends it with 1009
 	Origins     auth.Origins
+	PagesOnly   bool           // who says no Origin is refused
 	Proxies     []netip.Prefix // whose word on a client's address counts
 	PingAfter   time.Duration  // of silence; 0 is PingAfter
 	DeadAfter   time.Duration  // of silence; 0 is DeadAfter
@@ -308,11 +309,11 @@ func (w *WebSocket) size() int {
 }
 
 // allowed says whether the page that asks may connect. Programs send no Origin and
-// are let in: they could send any.
+// are let in, unless only pages are wanted: they could send any.
 func (w *WebSocket) allowed(r *http.Request) bool {
 	given := r.Header.Values("Origin")
 	if len(given) == 0 {
-		return true
+		return !w.o.PagesOnly
 	}
 	return w.o.Origins.Allow(given[0], r.Host)
 }
