@@ -129,3 +129,25 @@ func FuzzPosition(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRevocation: what is in the log is a revocation of one, or none; it is read as it was written.
+func FuzzRevocation(f *testing.F) {
+	f.Add([]byte(`{"user":"u1","room":"orders","reason":"over","at":1}`))
+	f.Add([]byte(`{"session":"s"}`))
+	f.Add([]byte(`{"tenant":"t","reason":"` + strings.Repeat("\xff", 300) + `"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := proto.DecodeRevocation(b)
+		if err != nil {
+			if !errors.Is(err, proto.ErrMalformed) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if again, err := proto.DecodeRevocation(r.Encode()); err != nil || again != r {
+			t.Fatalf("%+v, %v, was %+v", again, err, r)
+		}
+		if r.Covers(proto.Bearer{}) && r.User == "" && r.Tenant == "" {
+			t.Fatalf("%+v covers somebody without a name", r)
+		}
+	})
+}
