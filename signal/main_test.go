@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
@@ -178,6 +179,16 @@ func binary(race bool) (string, error) {
 
 var building sync.Mutex
 
+// must is for what cannot fail.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func unixNow() int64 { return time.Now().Unix() }
+
 // command is the product with nothing of ours in its environment but env.
 func command(t testing.TB, env []string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -206,6 +217,7 @@ type process struct {
 	id          proto.NodeID
 	cmd         *exec.Cmd
 	ended       chan error
+	listener
 }
 
 // onEach runs a test on every kind of Redis.
@@ -259,9 +271,10 @@ func launch(t testing.TB, path string, at emitter.Settings, env ...string) *proc
 				Msg, Addr, Node string
 				AdminAddr       string `json:"admin_addr"`
 			}
-			if json.Unmarshal(in.Bytes(), &line) != nil || strings.Contains(in.Text(), "DATA RACE") {
+			if json.Unmarshal(in.Bytes(), &line) != nil || strings.Contains(in.Text(), "DATA RACE") || leaked.MatchString(in.Text()) {
 				t.Errorf("node said: %s", in.Text())
 			}
+			p.add(in.Text())
 			if line.Msg == "node started" {
 				p.addr, p.admin, p.id = line.Addr, line.AdminAddr, proto.NodeID(line.Node)
 				close(started)

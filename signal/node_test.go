@@ -84,6 +84,9 @@ func run(t testing.TB, cfg signal.Config) *node {
 		if err := <-ended; err != nil {
 			t.Errorf("Run: %v", err)
 		}
+		if secret := leaked.FindString(l.String()); secret != "" {
+			t.Errorf("the log has %.20s…", secret)
+		}
 	})
 	t.Cleanup(stop)
 	redistest.Wait(t, func() bool { return n.Ready() == nil }, "the node to be ready")
