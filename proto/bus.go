@@ -101,7 +101,10 @@ func Body(message []byte) []byte {
 // ErrMalformed.
 func DecodeMessage(b []byte) (Message, error) {
 	var m Message
-	most := MaxMessage + sigMost
+	most := MaxMessage
+	if isSigned(b) {
+		most += sigMost
+	}
 	if bytes.HasPrefix(b, []byte("S1 ")) {
 		most += chainLen
 	}

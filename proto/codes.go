@@ -38,33 +38,35 @@ type ErrorInfo struct {
 	Message string `json:"message"`
 	// Retry says whether the same request may succeed later, unchanged.
 	Retry bool `json:"retry"`
+	// Meaning is what the docs say: why it comes, and what the caller can do.
+	Meaning string `json:"-"`
 }
 
 // Errors is the table of error codes: Go, the browser and the docs read it.
 var Errors = []ErrorInfo{
-	{CodeBadRequest, "Invalid message format", false},
-	{CodeAlreadyAuthenticated, "Already authenticated", false},
-	{CodeUnauthenticated, "Not authenticated", false},
-	{CodeAuthFailed, "Authentication failed", false},
-	{CodeAuthError, "Authentication error", true},
-	{CodeEncryption, "Encryption handshake failed", false},
-	{CodeForbidden, "Not allowed", false},
-	{CodeBadName, "Bad name", false},
-	{CodeBadPosition, "Bad position", false},
-	{CodeReserved, "Reserved name", false},
-	{CodeTooManyRooms, "Too many rooms in one frame", false},
-	{CodeRoomLimit, "Too many rooms on this connection", false},
-	{CodeSuperseded, "Overtaken by a later frame", false},
-	{CodeTooLarge, "Too large", false},
-	{CodeReused, "Event id used for another event", false},
-	{CodeBusy, "Too many requests under way", true},
-	{CodeRateLimited, "Too often", true},
-	{CodeConnections, "Too many connections", false},
-	{CodeUnavailable, "Not available at the moment", true},
-	{CodeUnknownEvent, "Unknown event", false},
-	{CodeNoReceiver, "Nobody there", false},
-	{CodeNotFound, "Not found", false},
-	{CodeGone, "Not kept any more", false},
+	{CodeBadRequest, "Invalid message format", false, "the frame, or the body, is not what it should be; `detail` says why"},
+	{CodeAlreadyAuthenticated, "Already authenticated", false, "with this very token: nothing has changed"},
+	{CodeUnauthenticated, "Not authenticated", false, "the first frame must be `authenticate`; over HTTP a bearer is missing"},
+	{CodeAuthFailed, "Authentication failed", false, "the token is refused, `detail` says why; the connection ends with 4003. At a refresh it goes on with the token before"},
+	{CodeAuthError, "Authentication error", true, "nobody can say what the token is worth: keys or the application do not answer; the connection ends with 1013"},
+	{CodeEncryption, "Encryption handshake failed", false, "the public key is none, or there must be one; the connection ends with 4004"},
+	{CodeForbidden, "Not allowed", false, "the token does not allow it, nor did the application when it was asked, or it was taken back"},
+	{CodeBadName, "Bad name", false, "a name has 1 to 256 bytes of UTF-8, no control characters and none of `{ } * ? [ ] \\`"},
+	{CodeBadPosition, "Bad position", false, "not a position that was ever given out: join without it"},
+	{CodeReserved, "Reserved name", false, "names that begin with `$`, `sg:` or `ws:`, and events that nodes say"},
+	{CodeTooManyRooms, "Too many rooms in one frame", false, "split the frame"},
+	{CodeRoomLimit, "Too many rooms on this connection", false, "leave a room first"},
+	{CodeSuperseded, "Overtaken by a later frame", false, "the room was left again before the join took effect"},
+	{CodeTooLarge, "Too large", false, "an event has at most 128 KiB"},
+	{CodeReused, "Event id used for another event", false, "within two minutes an id names one event: give this one another"},
+	{CodeBusy, "Too many requests under way", true, "wait for the answers to what is under way"},
+	{CodeRateLimited, "Too often", true, "`detail` names the limit and how much it allows; go on more slowly. With a close code after it, connect again later"},
+	{CodeConnections, "Too many connections", false, "close another connection of the user; the connection ends with 4009"},
+	{CodeUnavailable, "Not available at the moment", true, "Redis, or the node of a client, does not answer: an event may have been sent, so send it again under the same id"},
+	{CodeUnknownEvent, "Unknown event", false, "a client may send `authenticate`, `join`, `leave`, `publish`, `heartbeat` and `encrypted`"},
+	{CodeNoReceiver, "Nobody there", false, "the client, or its node, is gone: it has another id when it comes back; send to its user"},
+	{CodeNotFound, "Not found", false, "no such path, or nobody has written to the room"},
+	{CodeGone, "Not kept any more", false, "what was missed is not kept any more: take the present state from the application"},
 }
 
 // Message is the code's text in the table.
@@ -118,27 +120,28 @@ type CloseInfo struct {
 	// The original's are kept to the letter: 1001, 4001, 4002, 4003, 4004.
 	Reason    string    `json:"reason"`
 	Reconnect Reconnect `json:"reconnect"`
+	Meaning   string    `json:"-"` // what the docs say
 }
 
 // Closes is the table of close codes: Go, the browser and the docs read it.
 var Closes = []CloseInfo{
-	{CloseGoingAway, "Server shutting down", ReconnectBackoff},
-	{CloseProtocol, "Protocol error", ReconnectBackoff},
-	{CloseBadUTF8, "Not UTF-8", ReconnectBackoff},
-	{CloseTooBig, "Frame too big", ReconnectBackoff},
-	{CloseInternal, "Internal error", ReconnectBackoff},
-	{CloseTryAgain, "Try again later", ReconnectBackoff},
-	{CloseAuthTimeout, "Authentication timeout", ReconnectBackoff},
-	{CloseHeartbeat, "Heartbeat timeout", ReconnectBackoff},
-	{CloseAuthFailed, "Authentication failed", ReconnectNever},
-	{CloseEncryption, "Encryption required", ReconnectNever},
-	{CloseExpired, "Token expired", ReconnectToken},
-	{CloseRevoked, "Access revoked", ReconnectNever},
-	{CloseRate, "Too many frames", ReconnectBackoff},
-	{CloseBadRequests, "Too many bad requests", ReconnectBackoff},
-	{CloseConnections, "Too many connections", ReconnectNever},
-	{CloseSlow, "Too slow", ReconnectBackoff},
-	{CloseReplaced, "Replaced by a newer connection", ReconnectNever},
+	{CloseGoingAway, "Server shutting down", ReconnectBackoff, "the node ends, or the other side is gone"},
+	{CloseProtocol, "Protocol error", ReconnectBackoff, "framing that RFC 6455 forbids: the client has a bug"},
+	{CloseBadUTF8, "Not UTF-8", ReconnectBackoff, "a text that is not UTF-8: the client has a bug"},
+	{CloseTooBig, "Frame too big", ReconnectBackoff, "a frame above `APP_ENV_SIGNAL_FRAME_BYTES`, or in too many fragments: the client has a bug"},
+	{CloseInternal, "Internal error", ReconnectBackoff, "a fault of the node, which is counted and logged"},
+	{CloseTryAgain, "Try again later", ReconnectBackoff, "the token could not be judged"},
+	{CloseAuthTimeout, "Authentication timeout", ReconnectBackoff, "no good `authenticate` in time"},
+	{CloseHeartbeat, "Heartbeat timeout", ReconnectBackoff, "no sign of life for 35 s, or a message that does not end"},
+	{CloseAuthFailed, "Authentication failed", ReconnectNever, "the token is refused: the person must log in again"},
+	{CloseEncryption, "Encryption required", ReconnectNever, "the keys could not be agreed on, or something was said in the open"},
+	{CloseExpired, "Token expired", ReconnectToken, "the token has expired and no newer one was shown"},
+	{CloseRevoked, "Access revoked", ReconnectNever, "the access was taken back: `auth.revoked` before it says why"},
+	{CloseRate, "Too many frames", ReconnectBackoff, "too many frames, pings or pongs"},
+	{CloseBadRequests, "Too many bad requests", ReconnectBackoff, "too many mistakes, or too many frames before authentication"},
+	{CloseConnections, "Too many connections", ReconnectNever, "others of the same user are open"},
+	{CloseSlow, "Too slow", ReconnectBackoff, "the client does not take what it is sent"},
+	{CloseReplaced, "Replaced by a newer connection", ReconnectNever, "not used yet"},
 }
 
 // Reason is the close frame's text of the code in the table.

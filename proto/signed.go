@@ -45,6 +45,11 @@ const (
 	sigMost = len(sigHead) + 16 + 1 + sigText + len(sigTail)
 )
 
+// isSigned says whether a message seems to have a signature.
+func isSigned(message []byte) bool {
+	return bytes.Contains(message[max(0, len(message)-sigMost):], []byte(sigHead))
+}
+
 // A Signer signs and checks. A nil one does neither: everything is good.
 type Signer struct{ keys []signerKey }
 
