@@ -98,6 +98,30 @@ var mutants = []mutant{
 	{name: "who is let in is not judged again", edits: []edit{
 		{"signal/session/session.go", "if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {\n\t\ts.o.Metrics", "if reason, revoked := \"\", false; revoked {\n\t\ts.o.Metrics"},
 	}, run: "TestRevoke$"},
+	{name: "frames after connected are not sealed", edits: []edit{
+		{"signal/transport/conn.go", "\tc.sealing = sealing\n", ""},
+	}, run: "TestEncryption$"},
+	{name: "a frame in the open counts after a sealed one", edits: []edit{
+		{"signal/session/sealed.go", "if s.rare.seals && f.Event != proto.EventHeartbeat {", "if false {"},
+	}, run: "TestEncryption$"},
+	{name: "the client says what its address is", edits: []edit{
+		{"signal/transport/visitors.go", "slices.Backward(hops)", "slices.All(hops)"},
+	}, run: "TestClientAddress"},
+	{name: "what stands in a log counts unsigned", edits: []edit{
+		{"emitter/read.go", "\t\tif err == nil {\n\t\t\terr = e.signer.Check(r.Room, m.EventID, b)\n\t\t}\n", ""},
+	}, run: "TestSigned$"},
+	{name: "who has said Close gets what waits, although revoked", edits: []edit{
+		{"signal/transport/conn.go", "if dropped := c.dropAlone(); c.code != 0 && !dropped {", "if c.code != 0 || c.dropAlone() && false {"},
+	}, run: "TestDismissed"},
+	{name: "any page may use a cookie", edits: []edit{
+		{"signal/api/realtime.go", "if len(origin) != 1 || ", "if false && len(origin) != 1 && "},
+	}, run: "TestTokenExchange"},
+	{name: "what a revoked client has queued is published", edits: []edit{
+		{"signal/session/publish.go", "revoked || s.o.Revoked.Room(who.Bearer, p.Room) { // meanwhile", "revoked && false { // meanwhile"},
+	}, in: "./signal/session", run: "TestQueuedEvents"},
+	{name: "a room that a newer token does not allow is entered under way", edits: []edit{
+		{"signal/session/session.go", " || s.asked(r.Room) && !s.mayJoin(who, r.Room)", ""},
+	}, in: "./signal/session", run: "TestNarrowedMeanwhile"},
 	{name: "a resync is forgotten by who is behind it", edits: []edit{
 		{"signal/room/room.go", "case from.Cursor < resync && (from.InLog || r.first >= resync):", "case false:"},
 		{"signal/room/room.go", "case !from.InLog && from.Cursor < resync:", "case false:"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -191,6 +193,68 @@ func TestQueuedEvents(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A slowJudge needs a moment for tokens that begin with "later", and then allows nothing.
+type slowJudge struct{ gate chan struct{} }
+
+func (v slowJudge) Verify(token string) (auth.Identity, error) {
+	if strings.HasPrefix(token, "later") {
+		return auth.Identity{}, fmt.Errorf("%w: %w", auth.ErrRefused, auth.ErrLater)
+	}
+	return auth.None{}.Verify(token)
+}
+
+func (v slowJudge) Await(_ context.Context, token string) (auth.Identity, error) {
+	<-v.gate
+	id, err := auth.None{}.Verify(token)
+	id.User, id.Rooms = "u1", nil
+	return id, err
+}
+
+// TestNarrowedMeanwhile: a join that is under way while a newer token takes rooms back brings
+// nobody into them.
+func TestNarrowedMeanwhile(t *testing.T) {
+	var names []string
+	for i := range 150 {
+		names = append(names, fmt.Sprintf(`"r%d"`, i))
+	}
+	join := fmt.Appendf(nil, `{"event":"join","data":{"rooms":[%s]}}`, strings.Join(names, ","))
+	reg := prometheus.NewRegistry()
+	h := hub.New(nothing{}, reg)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() { _ = h.Run(ctx) }()
+	metrics := session.NewMetrics(reg)
+	for i := range 150 {
+		judge, c := slowJudge{make(chan struct{})}, &conn{}
+		s := session.New(&session.Options{
+			Node: proto.NewNodeID(), Hub: h, Revoked: &c.revoked, Verifier: judge, AuthTimeout: time.Minute, Log: zap.NewNop(), Metrics: metrics,
+		}, c)
+		s.Receive([]byte(hello))
+		s.Receive([]byte(`{"event":"authenticate","data":{"token":"later"},"id":"refresh"}`))
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			for range i * 50 { // a moment, another one each time
+				runtime.Gosched()
+			}
+			close(judge.gate)
+		}()
+		s.Receive(join)
+		<-opened
+		// This bus brings nobody into a room, so an answer to all of them is that all are denied.
+		if !redistest.Eventually(func() bool { return c.has(`"done":true`) }) {
+			t.Fatalf("try %d: it is still in rooms that its token does not allow", i)
+		}
+		s.Close()
+	}
+}
+
+func (c *conn) has(text string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.frames, func(f string) bool { return strings.Contains(f, text) })
 }
 
 func TestNothingAfterARefusal(t *testing.T) {
