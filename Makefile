@@ -53,7 +53,7 @@ model: ## the protocol of a durable room, in every order in which things can hap
 .PHONY: faults
 faults: ## each fault once, for as long as the list of faults has it: six minutes
 	@scripts/need redis-server
-	@SIGNAL_LONG=1 $(GO) test -race -count=1 -v -timeout 20m -run '^(TestFaults|TestNodeFaults|TestRedisStandsStill)$$' ./signal
+	@SIGNAL_LONG=1 $(GO) test -race -count=1 -v -timeout 20m -run '^(TestFaults|TestNodeFaults|TestRedisStandsStill|TestReconnectsAskNobody)$$' ./signal
 
 .PHONY: chaos
 chaos: ## break everything TIMES (100) times, in any order, under load; ON=cluster, or single

@@ -120,7 +120,7 @@ func TestAuthByAsking(t *testing.T) {
 }
 
 // TestPermissions: rooms that a token does not allow are asked for, all of a frame at once, and
-// what the application allows is kept: ten thousand joins of the same cost nothing.
+// what the application allows is kept.
 func TestPermissions(t *testing.T) {
 	srv := redistest.Start(t)
 	var (
@@ -219,37 +219,6 @@ func TestPermissions(t *testing.T) {
 	if in, denied := joined(c, "3"); len(in) > 0 || len(denied) != 2 {
 		t.Errorf("an application that answers garbage allows %v", in)
 	}
-	// Ten thousand times the same costs the application nothing.
-	before := app.asked.Load()
-	var g sync.WaitGroup
-	for range 8 {
-		g.Go(func() {
-			for range 10_000 / 8 / 25 {
-				again := wstest.Connect(t, n.addr())
-				if err := again.Login(tok()); err != nil {
-					t.Error(err)
-					return
-				}
-				for range 25 {
-					again.Send("join", map[string]any{"rooms": []string{"shop:1", "shop:2"}}, "j")
-					for done := false; !done; {
-						f, err := again.Next()
-						var j proto.Joined
-						if err != nil || json.Unmarshal(f.Data, &j) != nil || len(j.Denied) > 0 {
-							t.Errorf("joined again: %s %v", f.Data, err)
-							return
-						}
-						done = j.Done
-					}
-				}
-				again.Cut()
-			}
-		})
-	}
-	g.Wait()
-	if calls := app.asked.Load() - before; calls != 0 {
-		t.Errorf("10,000 joins asked the application %d times", calls)
-	}
 	// With a new token what is not known any more is asked for again, and left.
 	short := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
 		if refuse.Load() {
@@ -266,6 +235,52 @@ func TestPermissions(t *testing.T) {
 	if in, _ := joined(d, "j"); len(in) > 0 {
 		t.Errorf("refused, and joined %v", in)
 	}
+}
+
+// TestReconnectsAskNobody: clients that come back ask the application nothing while what it has
+// allowed lives: two thousand users, or ten thousand if there is time.
+func TestReconnectsAskNobody(t *testing.T) {
+	users := 2_000
+	if long {
+		users = 10_000
+	}
+	srv := redistest.Start(t)
+	app := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
+		reply(w, map[string]any{"rooms": q["rooms"], "expires": time.Now().Add(time.Hour).Unix()})
+	})
+	cfg := settings(srv.Settings())
+	cfg.RoomsURL, cfg.HookSecret = app.URL, hookSecret
+	n := run(t, cfg)
+	all := func() {
+		var g sync.WaitGroup
+		next := atomic.Int64{}
+		for range 16 {
+			g.Go(func() {
+				for i := next.Add(1); i <= int64(users) && !t.Failed(); i = next.Add(1) {
+					c, _, err := wstest.Dial(t.Context(), n.addr(), nil)
+					if err == nil {
+						err = c.Login(token(t, fmt.Sprint("u", i), proto.Grants{}, proto.Grants{}), proto.Room(fmt.Sprint("shop:", i%100)))
+						c.Cut()
+					}
+					if err != nil {
+						t.Errorf("user %d: %v", i, err)
+					}
+				}
+			})
+		}
+		g.Wait()
+	}
+	all()
+	if asked := app.asked.Load(); asked != int64(users) {
+		t.Errorf("%d users asked %d times at first", users, asked)
+	}
+	before := app.asked.Load()
+	began := time.Now()
+	all()
+	if asked := app.asked.Load() - before; asked != 0 {
+		t.Errorf("%d users who came back asked %d times", users, asked)
+	}
+	t.Logf("%d users came back in %v", users, time.Since(began))
 }
 
 // TestTokenExchange: POST /realtime/token gives who is logged in to the application a token for a
