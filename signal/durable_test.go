@@ -52,7 +52,11 @@ func (e *embedded) Restart(...string) {
 }
 
 func (e *embedded) Kill() {
+	if e.stop == nil {
+		return // it is dead
+	}
 	e.stop()
+	e.stop = nil
 	if err := <-e.ended; err != nil {
 		e.t.Errorf("RunEmbedded: %v", err)
 	}

@@ -188,9 +188,9 @@ func saleToTill(t *testing.T, srv redistest.Redis) {
 
 // TestRedisIsKilled: the node keeps its sockets, readiness goes off and on, rooms work
 // again, and of what Redis lost each room is told once, before it goes on without a gap.
-func TestRedisIsKilled(t *testing.T) { onEach(t, redisIsKilled) }
+func TestRedisIsKilled(t *testing.T) { onAll(t, redisIsKilled) }
 
-func redisIsKilled(t *testing.T, srv redistest.Redis) {
+func redisIsKilled(t *testing.T, srv server) {
 	n := startProcess(t, srv)
 	c := wstest.Login(t, n.addr, token(t, "u1", proto.Grants{"*"}, nil), "orders")
 	e := emitter.New(srv.Settings())
@@ -327,9 +327,9 @@ func redisStandsStill(t *testing.T, srv redistest.Redis) {
 
 // TestScale goes from one node to five and back to two under load: a client that keeps
 // its connection gets every event once, in order (S1-16).
-func TestScale(t *testing.T) { onEach(t, scale) }
+func TestScale(t *testing.T) { onAll(t, scale) }
 
-func scale(t *testing.T, srv redistest.Redis) {
+func scale(t *testing.T, srv server) {
 	nodes := []*process{startProcess(t, srv)}
 	tok := token(t, "u1", proto.Grants{"*"}, nil)
 	stay := []*wstest.Client{wstest.Login(t, nodes[0].addr, tok, "orders")}
@@ -548,9 +548,9 @@ func TestEnds(t *testing.T) {
 
 // TestNodesAreKnown: everyone knows which nodes live: one that ends is not among them, one
 // that is killed not for long.
-func TestNodesAreKnown(t *testing.T) { onEach(t, nodesAreKnown) }
+func TestNodesAreKnown(t *testing.T) { onAll(t, nodesAreKnown) }
 
-func nodesAreKnown(t *testing.T, srv redistest.Redis) {
+func nodesAreKnown(t *testing.T, srv server) {
 	e := emitter.New(srv.Settings())
 	defer e.Close()
 	live := func(want int) {

@@ -211,6 +211,9 @@ func prepare(path string, env, args []string) *exec.Cmd {
 	return cmd
 }
 
+// settled is a Redis of whatever kind.
+type settled interface{ Settings() emitter.Settings }
+
 // A process is a node in a process of its own.
 type process struct {
 	addr, admin string
@@ -230,9 +233,19 @@ func onEach(t *testing.T, test func(*testing.T, redistest.Redis)) {
 	}
 }
 
+// onAll is onEach, and on the embedded Redis too.
+func onAll(t *testing.T, test func(*testing.T, server)) {
+	for name, redis := range eachRedis(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, redis)
+		})
+	}
+}
+
 // startProcess runs signal serve, with more variables if given, and returns when it is
 // ready.
-func startProcess(t *testing.T, srv redistest.Redis, env ...string) *process {
+func startProcess(t *testing.T, srv settled, env ...string) *process {
 	t.Helper()
 	path, err := binary(true)
 	if err != nil {
@@ -241,7 +254,7 @@ func startProcess(t *testing.T, srv redistest.Redis, env ...string) *process {
 	return startNode(t, path, srv, env...)
 }
 
-func startNode(t testing.TB, path string, srv redistest.Redis, env ...string) *process {
+func startNode(t testing.TB, path string, srv settled, env ...string) *process {
 	t.Helper()
 	p := launch(t, path, srv.Settings(), env...)
 	redistest.Wait(t, func() bool { status, _ := get(t, p.admin, "/readyz"); return status == 200 }, "the node to be ready")

@@ -123,9 +123,9 @@ func signed(t *testing.T, key string, claims jwt.MapClaims) string {
 
 // TestConversation is a till of the original: connect, authenticate, join, hear,
 // leave, with the original's frames.
-func TestConversation(t *testing.T) { onEach(t, conversation) }
+func TestConversation(t *testing.T) { onAll(t, conversation) }
 
-func conversation(t *testing.T, srv redistest.Redis) {
+func conversation(t *testing.T, srv server) {
 	n := run(t, settings(srv.Settings()))
 	c := wstest.Connect(t, n.addr())
 	c.Raw(`{"event":"heartbeat"}`) // allowed before
@@ -195,9 +195,9 @@ func conversation(t *testing.T, srv redistest.Redis) {
 	}
 }
 
-func TestPublish(t *testing.T) { onEach(t, publish) }
+func TestPublish(t *testing.T) { onAll(t, publish) }
 
-func publish(t *testing.T, srv redistest.Redis) {
+func publish(t *testing.T, srv server) {
 	n := run(t, settings(srv.Settings()))
 	sender := wstest.Login(t, n.addr(), token(t, "u1", nil, proto.Grants{"chat:*"}))
 	hearer := wstest.Login(t, n.addr(), token(t, "u2", proto.Grants{"chat:*"}, nil), "chat:1")
@@ -620,9 +620,9 @@ func routing(t *testing.T, srv redistest.Redis) {
 	}
 }
 
-func TestAPI(t *testing.T) { onEach(t, sendByHTTP) }
+func TestAPI(t *testing.T) { onAll(t, sendByHTTP) }
 
-func sendByHTTP(t *testing.T, srv redistest.Redis) {
+func sendByHTTP(t *testing.T, srv server) {
 	a, b := run(t, settings(srv.Settings())), run(t, settings(srv.Settings()))
 	c := wstest.Login(t, b.addr(), token(t, "u1", proto.Grants{"orders"}, nil), "orders")
 	post := func(key, body string) (int, map[string]any) {
@@ -795,9 +795,9 @@ func TestShutdownIsBounded(t *testing.T) {
 
 // TestNewcomersAreToldToo: who connects while Redis is away hears so, and is in its rooms
 // when Redis is back.
-func TestNewcomersAreToldToo(t *testing.T) { onEach(t, newcomersAreToldToo) }
+func TestNewcomersAreToldToo(t *testing.T) { onAll(t, newcomersAreToldToo) }
 
-func newcomersAreToldToo(t *testing.T, srv redistest.Redis) {
+func newcomersAreToldToo(t *testing.T, srv server) {
 	n := run(t, settings(srv.Settings()))
 	tok := token(t, "u1", proto.Grants{"orders"}, nil)
 	old := wstest.Login(t, n.addr(), tok, "orders")

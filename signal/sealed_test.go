@@ -21,9 +21,9 @@ import (
 // TestEncryption: an encrypted till says and hears what others do, in the same order, also when it
 // falls behind; nothing but connected comes to it in the open, and who is not encrypted does not
 // notice.
-func TestEncryption(t *testing.T) { onEach(t, encryption) }
+func TestEncryption(t *testing.T) { onAll(t, encryption) }
 
-func encryption(t *testing.T, srv redistest.Redis) {
+func encryption(t *testing.T, srv server) {
 	n := run(t, settings(srv.Settings()))
 	tok := token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"})
 	sealed := wstest.Connect(t, n.addr()).Encrypt()

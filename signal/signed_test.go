@@ -21,9 +21,9 @@ var (
 
 // TestSigned: who reaches Redis and has no key reaches no till: not live, not through the log, not
 // through an inbox, not by a snapshot. Keys are changed while everything runs.
-func TestSigned(t *testing.T) { onEach(t, signedEvents) }
+func TestSigned(t *testing.T) { onAll(t, signedEvents) }
 
-func signedEvents(t *testing.T, srv redistest.Redis) {
+func signedEvents(t *testing.T, srv server) {
 	at := srv.Settings()
 	at.SigningKeys = []proto.SigningKey{keyOne}
 	cfg := settings(at)
