@@ -121,6 +121,9 @@ func SettingsFromEnv() (Settings, error) {
 			if err := k.Check(); err != nil {
 				errs = append(errs, fmt.Errorf("%sSIGNING_KEYS must be <name>:<secret>, with commas between: %w", EnvPrefix, err))
 			}
+			if slices.ContainsFunc(s.SigningKeys, func(other proto.SigningKey) bool { return other.ID == k.ID }) {
+				errs = append(errs, fmt.Errorf("%sSIGNING_KEYS has two keys of the name %s", EnvPrefix, k.ID))
+			}
 			s.SigningKeys = append(s.SigningKeys, k)
 		}
 	}

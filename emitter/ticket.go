@@ -11,7 +11,7 @@ import (
 )
 
 // ErrNoTicket means that a ticket is none, was taken before, or is too old.
-var ErrNoTicket = errors.New("emitter: no such ticket")
+var ErrNoTicket = errors.New("the ticket is unknown, was used, or is older than half a minute")
 
 // KeepTicket keeps a client's token for a while, for nodes: who comes with the ticket is given it
 // once.

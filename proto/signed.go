@@ -117,11 +117,11 @@ func (s *Signer) Check(room Room, id EventID, message []byte) error {
 		good := hmac.Equal(m.sum(room, id, body[:at], brace), given)
 		k.macs.Put(m)
 		if !good {
-			return malformed("its signature is wrong")
+			return malformed("its signature is wrong: another secret for key %s, or it was changed", k.id)
 		}
 		return nil
 	}
-	return malformed("it is signed with another key")
+	return malformed("it is signed with another key: %.16q", key)
 }
 
 var brace = []byte{'}'} // that closes the body

@@ -139,8 +139,6 @@ func TestPermissions(t *testing.T) {
 			<-hold
 		}
 		switch {
-		case refuse.Load():
-			w.WriteHeader(http.StatusForbidden)
 		case slices.Contains(rooms, any("broken")):
 			_, _ = io.WriteString(w, "no JSON")
 		default: // everything of the shop, and what was not asked for
@@ -202,6 +200,15 @@ func TestPermissions(t *testing.T) {
 	if in, _ := joined(c, "j"); len(in) > 0 {
 		t.Errorf("joined %v, which was not asked for then", in)
 	}
+	// Over HTTP it is asked too.
+	for path, want := range map[string]int{
+		"/replay/shop:7?fromSeq=1": 404, "/snapshot/shop:8": 404, "/realtime/bootstrap?room=shop:9&room=own": 200,
+		"/replay/elsewhere?fromSeq=1": 403, "/realtime/bootstrap?room=elsewhere": 403, "/snapshot/broken": 503,
+	} {
+		if status, said := ask(t, n, path, tok()); status != want {
+			t.Errorf("%s: %d %s, want %d", path, status, said, want)
+		}
+	}
 	// What comes while the application is asked keeps its place behind it.
 	holding.Store(true)
 	c.Send("join", map[string]any{"rooms": []string{"shop:3"}}, "1")
@@ -216,24 +223,57 @@ func TestPermissions(t *testing.T) {
 	if f := c.Expect(t, "left"); f.ID != "2" {
 		t.Errorf("left %s", f.ID)
 	}
-	if in, denied := joined(c, "3"); len(in) > 0 || len(denied) != 2 {
-		t.Errorf("an application that answers garbage allows %v", in)
+	var third proto.Joined
+	if f := c.Expect(t, "joined"); json.Unmarshal(f.Data, &third) != nil || len(third.Denied) != 2 || third.Denied[0].Code != proto.CodeUnavailable {
+		t.Errorf("an application that answers garbage: %s", f.Data)
 	}
-	// With a new token what is not known any more is asked for again, and left.
+	// With a new token what is not known any more is asked for again: a no ends it at once, no answer
+	// after some seconds, and then it is said that it may be tried again.
+	var down atomic.Bool
 	short := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
-		if refuse.Load() {
+		switch {
+		case refuse.Load():
 			w.WriteHeader(http.StatusForbidden)
-			return
+		case down.Load():
+			w.WriteHeader(http.StatusInternalServerError)
+		default:
+			reply(w, map[string]any{"rooms": q["rooms"], "expires": time.Now().Unix() + 1})
 		}
-		reply(w, map[string]any{"rooms": q["rooms"], "expires": time.Now().Unix()}) // has run out already
 	})
 	cfg.RoomsURL = short.URL
 	n2 := run(t, cfg)
-	refuse.Store(true)
-	d := wstest.Login(t, n2.addr(), tok(), "own")
+	d := wstest.Login(t, n2.addr(), tok(), "own", "shop:1")
+	refresh := func() {
+		asked := short.asked.Load()
+		redistest.Wait(t, func() bool { // what was granted has run out
+			d.Send("authenticate", map[string]any{"token": token(t, "u1", proto.Grants{"own"}, proto.Grants{"own", fmt.Sprint("n", time.Now().UnixNano())})}, "r")
+			d.Expect(t, "refreshed")
+			return short.asked.Load() > asked
+		}, "the application to be asked again")
+	}
+	refresh() // still allowed
+	d.Send("publish", map[string]any{"room": "own", "event": "between"}, "")
+	for range 2 {
+		if f, err := d.Next(); err != nil || f.Event != "between" && f.Event != "ack" {
+			t.Fatalf("told %s %s %v", f.Event, f.Data, err)
+		}
+	}
+	down.Store(true)
+	refresh()
+	for _, want := range []string{`"denied":[{"room":"shop:1","code":"unavailable"}]`, `{"rooms":["shop:1"]}`} {
+		if f, err := d.Next(); err != nil || f.ID != "" || !strings.Contains(string(f.Data), want) {
+			t.Errorf("told %s %s %v, want %s", f.Event, f.Data, err, want)
+		}
+	}
+	down.Store(false)
 	d.Send("join", map[string]any{"rooms": []string{"shop:1"}}, "j")
-	if in, _ := joined(d, "j"); len(in) > 0 {
-		t.Errorf("refused, and joined %v", in)
+	if in, _ := joined(d, "j"); len(in) != 1 {
+		t.Errorf("joined %v", in)
+	}
+	refuse.Store(true)
+	refresh()
+	if f := d.Expect(t, "left"); f.ID != "" {
+		t.Errorf("left by itself: %s", f.Raw)
 	}
 }
 

@@ -72,22 +72,23 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	who, keys, err := Verifier(cfg)
-	access, accessKeys, aerr := accessVerifier(cfg)
+	reg := prometheus.NewRegistry()
+	count := countAnswers(reg)
+	who, keys, err := Verifier(cfg, count)
+	access, accessKeys, aerr := accessVerifier(cfg, count)
 	if err := errors.Join(err, aerr); err != nil {
 		return nil, fmt.Errorf("signal: %w", err)
 	}
 	n := &Node{id: proto.NewNodeID(), keys: []*auth.Keys{keys, accessKeys}}
 	var permissions *auth.Permissions
 	if cfg.RoomsURL != "" {
-		permissions = auth.NewPermissions(auth.NewHook(cfg.RoomsURL, []byte(cfg.HookSecret), auth.PermissionTimeout))
+		permissions = auth.NewPermissions(hook(cfg, "rooms", cfg.RoomsURL, auth.PermissionTimeout, count))
 	}
 	n.log = log.With(zap.String("node", string(n.id)))
 	if err := n.listen(&cfg); err != nil {
 		return nil, err
 	}
 	n.config = cfg
-	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	n.emitter = emitter.New(cfg.Redis)
 	n.countPublished(reg)
@@ -100,18 +101,19 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		Judge: judge{revoked, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
+	sessions := &session.Options{
+		Node: n.id, Hub: n.hub, Verifier: who, Tickets: n.emitter, Permissions: permissions, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+		Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout,
+		Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
+		Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
+	}
 	n.sockets = transport.New(transport.Options{
-		Session: &session.Options{
-			Node: n.id, Hub: n.hub, Verifier: who, Tickets: n.emitter, Permissions: permissions, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
-			Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout,
-			Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
-			Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
-		},
+		Session:    sessions,
 		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, PagesOnly: cfg.OriginRequired, Proxies: cfg.TrustedProxies, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: who, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Revoker: n.emitter,
+		Historian: n.emitter, Verifier: who, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Refused: func(err error) { sessions.Refused(err) }, Revoker: n.emitter,
 		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
 		Tickets:  n.emitter, Locator: n.emitter, Origins: cfg.AllowedOrigins,
 		Facts: api.Facts{
@@ -182,30 +184,42 @@ func server(h http.Handler) *http.Server {
 	}
 }
 
-// Verifier judges tokens as a node with this Config does, which lets the keys run.
-func Verifier(cfg Config) (session.Verifier, *auth.Keys, error) {
+// Verifier judges tokens as a node with this Config does, which lets the keys run. count gets what
+// becomes of each question to the application: whose it is, and ok, no or failed.
+func Verifier(cfg Config, count func(hook, result string)) (session.Verifier, *auth.Keys, error) {
 	switch cfg.Auth {
 	case "none":
 		return auth.None{}, nil, nil
 	case "ask":
-		return asker(cfg, cfg.AuthURL, AuthOptions(cfg)), nil, nil
+		return auth.NewAsker(hook(cfg, "auth", cfg.AuthURL, auth.AskTimeout, count), AuthOptions(cfg)), nil, nil
 	}
 	return verifier(AuthOptions(cfg), "JWT_KEYS", cfg.JWTKeys)
 }
 
 // accessVerifier judges the application's access tokens; nil when none are taken.
-func accessVerifier(cfg Config) (api.Verifier, *auth.Keys, error) {
+func accessVerifier(cfg Config, count func(hook, result string)) (api.Verifier, *auth.Keys, error) {
 	switch {
 	case !cfg.Exchanges():
 		return nil, nil, nil
 	case cfg.AccessURL != "":
-		return asker(cfg, cfg.AccessURL, auth.Options{}), nil, nil
+		return auth.NewAsker(hook(cfg, "access", cfg.AccessURL, auth.AskTimeout, count), auth.Options{}), nil, nil
 	}
 	return verifier(auth.Options{Secret: []byte(cfg.AccessSecret), Issuer: cfg.AccessIssuer, Audience: cfg.AccessAudience}, "ACCESS_KEYS", cfg.AccessKeys)
 }
 
-func asker(cfg Config, url string, o auth.Options) *auth.Asker {
-	return auth.NewAsker(auth.NewHook(url, []byte(cfg.HookSecret), auth.AskTimeout), o)
+func hook(cfg Config, name, url string, timeout time.Duration, count func(hook, result string)) *auth.Hook {
+	return auth.NewHook(url, []byte(cfg.HookSecret), timeout, func(result string) { count(name, result) })
+}
+
+func countAnswers(reg prometheus.Registerer) func(hook, result string) {
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signal_hook_answers_total", Help: "What the application answered when it was asked: ok, no, or failed to.",
+	}, []string{"hook", "result"})
+	reg.MustRegister(answers)
+	for _, name := range [...]string{"auth", "rooms", "access"} {
+		answers.WithLabelValues(name, "failed") // so that it can be watched before it happens
+	}
+	return func(hook, result string) { answers.WithLabelValues(hook, result).Inc() }
 }
 
 func verifier(o auth.Options, name, keys string) (_ session.Verifier, _ *auth.Keys, err error) {

@@ -41,6 +41,7 @@ type Options struct {
 	Permissions *auth.Permissions // the same
 	Revoked     *auth.Revoked     // the same
 	Revoker     Revoker
+	Refused     func(error) // gets why a token was refused
 	Trusted     func() bool // nobody is revoked without this node knowing of it
 	Exchange    Exchange
 	Tickets     TicketKeeper

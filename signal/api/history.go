@@ -59,8 +59,7 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 				problem(w, http.StatusBadRequest, err.Code, err.Error())
 				return
 			}
-			if !o.mayJoin(who, room) {
-				problem(w, http.StatusForbidden, proto.CodeForbidden, "the token does not allow this room")
+			if !o.allowed(w, r, who, room) {
 				return
 			}
 		}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -70,19 +71,20 @@ func (o Options) identify(w http.ResponseWriter, r *http.Request, v Verifier, to
 	if errors.Is(err, auth.ErrLater) {
 		who, err = v.Await(r.Context(), token)
 	}
-	if err != nil && !errors.Is(err, auth.ErrRefused) {
+	if err == nil {
+		if _, revoked := o.Revoked.Judge(who.Bearer); !revoked {
+			return who, true
+		}
+		err = fmt.Errorf("%w: it is revoked", auth.ErrRefused)
+	}
+	o.Refused(err)
+	if !errors.Is(err, auth.ErrRefused) {
 		w.Header().Set("Retry-After", "1")
 		problem(w, http.StatusServiceUnavailable, proto.CodeAuthError, "the token could not be judged")
 		return who, false
 	}
-	detail := "the token is revoked"
-	if err != nil {
-		detail = err.Error()
-	} else if _, revoked := o.Revoked.Judge(who.Bearer); !revoked {
-		return who, true
-	}
 	w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-	problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, detail)
+	problem(w, http.StatusUnauthorized, proto.CodeAuthFailed, err.Error())
 	return who, false
 }
 
@@ -164,18 +166,19 @@ func (o Options) bootstrap(w http.ResponseWriter, r *http.Request) {
 	if who.User != "" {
 		rooms = append(rooms, proto.UserRoom(who.User))
 	}
+	var named []proto.Room
 	for _, name := range r.URL.Query()["room"] {
 		room := proto.Room(name)
 		if err, bad := errors.AsType[*proto.NameError](room.Check()); bad {
 			problem(w, http.StatusBadRequest, err.Code, err.Error())
 			return
 		}
-		if !o.mayJoin(who, room) {
-			problem(w, http.StatusForbidden, proto.CodeForbidden, "the token does not allow the room "+name)
-			return
-		}
-		rooms = append(rooms, room)
+		named = append(named, room)
 	}
+	if !o.allowed(w, r, who, named...) {
+		return
+	}
+	rooms = append(rooms, named...)
 	if most := o.Facts.Rooms; most > 0 && len(rooms) > most {
 		problem(w, http.StatusBadRequest, proto.CodeTooManyRooms, "more rooms than a connection may join")
 		return
@@ -224,7 +227,27 @@ func (o Options) addresses(r *http.Request) []string {
 	return []string{scheme + "://" + r.Host + "/ws"}
 }
 
-// mayJoin says whether a client may be in a room.
+// allowed says whether a client may be in all of the rooms, perhaps after the application has been
+// asked, or answers that it may not.
+func (o Options) allowed(w http.ResponseWriter, r *http.Request, who auth.Identity, rooms ...proto.Room) bool {
+	unknown := slices.DeleteFunc(slices.Clone(rooms), func(room proto.Room) bool { return o.mayJoin(who, room) || o.Revoked.Room(who.Bearer, room) })
+	if len(unknown) > 0 && o.Permissions != nil && who.User != "" {
+		if _, err := o.Permissions.Ask(r.Context(), who, unknown); err != nil {
+			w.Header().Set("Retry-After", "1")
+			problem(w, http.StatusServiceUnavailable, proto.CodeUnavailable, "the application does not say whether this is allowed")
+			return false
+		}
+	}
+	for _, room := range rooms {
+		if !o.mayJoin(who, room) {
+			problem(w, http.StatusForbidden, proto.CodeForbidden, "not allowed: the room "+string(room))
+			return false
+		}
+	}
+	return true
+}
+
+// mayJoin says whether it is known that a client may be in a room.
 func (o Options) mayJoin(who auth.Identity, room proto.Room) bool {
 	return (slices.Contains(o.Facts.DefaultRooms, room) || who.Rooms.Allow(room) || o.Permissions.Join(who.Bearer, room)) && !o.Revoked.Room(who.Bearer, room)
 }

@@ -6,6 +6,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -214,7 +215,10 @@ var (
 // reason is what the library says, without what it quotes from the token.
 func reason(err error) error {
 	if errors.Is(err, jwt.ErrTokenRequiredClaimMissing) {
-		return fmt.Errorf("%w: sub, exp, and aud when an audience is configured", jwt.ErrTokenRequiredClaimMissing)
+		return fmt.Errorf("%w: sub, exp, and aud and iss when they are configured", jwt.ErrTokenRequiredClaimMissing)
+	}
+	if claim, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%w: %s is a %s", jwt.ErrTokenMalformed, claim.Field, claim.Value)
 	}
 	for _, known := range [...]error{
 		ErrLater, errKey, errType, errCritical, jwt.ErrTokenInvalidIssuer,

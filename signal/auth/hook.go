@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -29,14 +30,15 @@ const Signature = "Signal-Signature"
 // A Hook is an address of the application that answers questions in JSON.
 type Hook struct {
 	url    string
-	secret []byte // of Signature; empty: not signed
+	count  func(result string) // ok, no, or failed
+	secret []byte              // of Signature; empty: not signed
 	client *http.Client
 	slots  chan struct{}
 }
 
 // NewHook asks with a timeout, which counts from when it is this question's turn.
-func NewHook(url string, secret []byte, timeout time.Duration) *Hook {
-	return &Hook{url, secret, &http.Client{
+func NewHook(url string, secret []byte, timeout time.Duration, count func(result string)) *Hook {
+	return &Hook{url, count, secret, &http.Client{
 		Timeout:       timeout,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: hookAtOnce, MaxConnsPerHost: hookAtOnce, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: timeout},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is asked may be a secret
@@ -48,6 +50,19 @@ var errNo = errors.New("the application says no")
 
 // ask posts a question and reads the answer. Its errors do not quote either.
 func (h *Hook) ask(ctx context.Context, question, answer any) error {
+	err := h.askOnce(ctx, question, answer)
+	switch {
+	case err == nil:
+		h.count("ok")
+	case errors.Is(err, errNo):
+		h.count("no")
+	default:
+		h.count("failed")
+	}
+	return err
+}
+
+func (h *Hook) askOnce(ctx context.Context, question, answer any) error {
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
@@ -81,8 +96,14 @@ func (h *Hook) ask(ctx context.Context, question, answer any) error {
 	if err != nil {
 		return fmt.Errorf("the application does not answer: %w", err)
 	}
-	if len(b) > hookBytes || json.Unmarshal(b, answer) != nil {
-		return fmt.Errorf("the application does not answer with JSON as it should, of at most %d bytes", hookBytes)
+	if len(b) > hookBytes {
+		return fmt.Errorf("the application answers with more than %d bytes", hookBytes)
+	}
+	err = json.Unmarshal(b, answer)
+	if field, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%s in the application's answer is a %s, and should be a %v", cmp.Or(field.Field, "the whole"), field.Value, field.Type)
+	} else if err != nil {
+		return errors.New("the application does not answer with JSON")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -68,7 +69,8 @@ func (p *Permissions) Join(b proto.Bearer, r proto.Room) bool { return p.find(b,
 // Publish says whether it is known that the bearer may publish to a room.
 func (p *Permissions) Publish(b proto.Bearer, r proto.Room) bool { return p.find(b, r).publish }
 
-// Ask asks which of the rooms the client may join, and returns those. On any failure there are none.
+// Ask asks which of the rooms the client may join, and returns those. An error means that the
+// application does not say.
 func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) (allowed []proto.Room, err error) {
 	ctx, cancel := context.WithTimeout(ctx, PermissionTimeout)
 	defer cancel()
@@ -79,12 +81,17 @@ func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) 
 		Rooms   []proto.Room `json:"rooms"`
 	}{id.User, id.Session, id.Tenant, rooms}
 	var said struct {
-		Rooms   []proto.Room `json:"rooms"`
-		Publish []proto.Room `json:"publish"`
-		Expires int64        `json:"expires"`
+		Rooms   *[]proto.Room `json:"rooms"`
+		Publish []proto.Room  `json:"publish"`
+		Expires int64         `json:"expires"`
 	}
-	if err := p.hook.ask(ctx, question, &said); err != nil {
+	switch err := p.hook.ask(ctx, question, &said); {
+	case errors.Is(err, errNo):
+		return nil, nil
+	case err != nil:
 		return nil, err
+	case said.Rooms == nil:
+		return nil, errors.New("rooms is missing in the application's answer")
 	}
 	now := time.Now()
 	until := now.Add(permissionLife).UnixNano()
@@ -95,7 +102,7 @@ func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) 
 	defer p.mu.Unlock()
 	p.tidyUp(now.UnixNano())
 	for _, r := range rooms {
-		g := granted{until, slices.Contains(said.Rooms, r), slices.Contains(said.Publish, r)}
+		g := granted{until, slices.Contains(*said.Rooms, r), slices.Contains(said.Publish, r)}
 		if g.join {
 			allowed = append(allowed, r)
 		}

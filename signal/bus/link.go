@@ -299,7 +299,7 @@ func (l *link) read(ctx context.Context, ps *redis.PubSub, dst Receiver, up func
 			continue
 		}
 		if redis.HasErrorPrefix(err, "NOPERM") {
-			err = fmt.Errorf("%s (its user on Redis needs &%s:*, and allchannels to hear the original): %w", l.kind, b.layout.Prefix, err)
+			err = fmt.Errorf("%s (its user on Redis needs &%s:*, and allchannels to hear the original, or APP_ENV_SIGNAL_IGNIS=off): %w", l.kind, b.layout.Prefix, err)
 		}
 		if err != nil {
 			return err

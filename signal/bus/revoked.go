@@ -89,8 +89,13 @@ func (b *Bus) readRevoked(ctx context.Context, last string) (at string, lost boo
 			return last, lost, err
 		}
 		lost = lost || another
-		if fresh := b.judge.Revoke(all); len(fresh) > 0 {
+		fresh := b.judge.Revoke(all)
+		if len(fresh) > 0 {
 			b.log.Info("revoked", zap.Int("revocations", len(fresh)))
+		}
+		for _, r := range fresh[:min(len(fresh), 10)] { // of more, such as at the start, the number will do
+			b.log.Info("revocation", zap.String("user_id", string(r.User)), zap.String("session", r.Session), zap.String("token", r.Token),
+				zap.String("tenant", r.Tenant), zap.String("room", string(r.Room)), zap.String("reason", r.Reason), zap.Time("at", time.UnixMilli(r.At)))
 		}
 		if last = next; !more {
 			return last, lost, nil

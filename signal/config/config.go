@@ -170,8 +170,8 @@ func kind(t reflect.Type) string {
 	if t == reflect.TypeFor[Rate]() {
 		return "number a second and one at once, such as 50/100, or 0"
 	}
-	if t == reflect.TypeFor[netip.Prefix]() {
-		return "list of networks such as 10.0.0.0/8, with commas between"
+	if t == reflect.TypeFor[netip.Prefix]() || t == reflect.TypeFor[[]netip.Prefix]() {
+		return "list of networks such as 10.0.0.0/8, or 10.1.2.3/32 for one address, with commas between"
 	}
 	return "number"
 }
@@ -206,6 +206,10 @@ func (c Config) mistakes() (all []mistake) {
 	check(c.AccessSecret == "" || len(c.AccessSecret) >= 32, "ACCESS_SECRET", "at least 32 bytes long", fmt.Sprintf("%d bytes", len(c.AccessSecret)))
 	check(isKeys(c.AccessKeys), "ACCESS_KEYS", "a file, or an address that begins with https:// (http:// on loopback only)", c.AccessKeys)
 	check(c.AccessURL == "" || c.AccessSecret == "" && c.AccessKeys == "", "ACCESS_URL", "empty, or "+Prefix+"ACCESS_SECRET and _KEYS are", c.AccessURL)
+	for name, v := range map[string]string{"ACCESS_ISSUER": c.AccessIssuer, "ACCESS_AUDIENCE": c.AccessAudience, "ACCESS_COOKIE": c.AccessCookie} {
+		check(v == "" || c.Exchanges(), name, "empty unless one of "+Prefix+"ACCESS_SECRET, _KEYS and _URL is set", v)
+	}
+	check(c.HookSecret == "" || c.AuthURL+c.RoomsURL+c.AccessURL != "", "HOOK_SECRET", "empty unless one of "+Prefix+"AUTH_URL, _ROOMS_URL and _ACCESS_URL is set", c.HookSecret)
 	if c.Exchanges() {
 		check(c.Auth == "jwt" && c.JWTSecret != "", "JWT_SECRET", "set, with "+Prefix+"AUTH=jwt, for POST /realtime/token", "")
 		check(c.TokenLifetime > 0 && c.TokenLifetime <= 5*time.Minute, "TOKEN_LIFETIME", "positive and at most 5m", c.TokenLifetime)
@@ -218,7 +222,7 @@ func (c Config) mistakes() (all []mistake) {
 		check(len(c.JWTSecret) >= 32 || c.JWTSecret == "" && c.JWTKeys != "", "JWT_SECRET", "set, to at least 32 bytes", fmt.Sprintf("%d bytes", len(c.JWTSecret)))
 	}
 	if c.Auth == "none" {
-		check(loopback(c.Addr), "AUTH", "jwt unless "+Prefix+"ADDR is a loopback address", "none")
+		check(loopback(c.Addr), "AUTH", "jwt or ask unless "+Prefix+"ADDR is a loopback address", "none")
 	}
 	check(isKeys(c.JWTKeys), "JWT_KEYS", "a file, or an address that begins with https:// (http:// on loopback only)", c.JWTKeys)
 	check(c.JWTMaxLifetime >= 0, "JWT_MAX_LIFETIME", "positive", c.JWTMaxLifetime)

@@ -3,7 +3,7 @@
 
 /** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
 /** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void, denied?: (code: string) => void}} Handlers */
-/** @typedef {{url: string, token: () => string | Promise<string>, state?: (state: string, code?: number) => void,
+/** @typedef {{url: string | (() => string | Promise<string>), token?: () => string | Promise<string>, state?: (state: string, code?: number) => void,
  *   sealing?: () => Promise<import('./sealed.js').Sealing>, positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
 
 /** What to do after a close code: never connect again, or get a new token first. Others: try again. */
@@ -19,12 +19,15 @@ export function backoff(tries, random = Math.random) {
   return tries === 0 ? random() * 1_000 : random() * Math.min(30_000, 500 * 2 ** Math.min(tries, 16))
 }
 
+const away = { code: 'unavailable', message: 'Not available at the moment' }
+
 /** @param {string} position @returns {[string, number]} */
 const parse = (position) => [position.split('.')[0], Number(position.split('.')[1])]
 
 /** A room as this client knows it. */
 class Room {
   rejoinAt = 0 // not before
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ later // a join that is to be tried again
   /** @type {Set<string>} */ ids = new Set()
 
   /** @param {Handlers} handlers @param {string} position */
@@ -52,6 +55,8 @@ export class Client {
   #options
   #previous = '' // id of the connection before
   #ready = false // authenticated
+  #published = 0
+  /** @type {Map<string, (answer: any) => void>} */ #answers = new Map() // that events wait for
   /** @type {import('./sealed.js').Sealing | undefined} */ #sealing // of the present connection
   #sent = Promise.resolve() // while frames are sealed
   #closed = false
@@ -77,17 +82,27 @@ export class Client {
 
   /** @param {string} name */
   leave(name) {
+    clearTimeout(this.#rooms.get(name)?.later)
     this.#rooms.delete(name)
     this.#options.positions.delete(name)
-    if (this.#ready) this.#say('leave', { rooms: [name] })
+    if (this.#ready) this.#say('leave', { rooms: [name] }, 'leave')
   }
 
-  /** Sends an event to a room. It is lost while there is no connection: the caller has the answer to the id to wait for.
-   * @param {string} room @param {string} event @param {any} data @param {string} eventId */
-  publish(room, event, data, eventId) { this.#say('publish', { room, event, data, eventId }, eventId) }
+  /** Sends an event to a room. The answer is the node's: an ack {eventId, sequence, position, duplicate}, or an error {code, message}.
+   * Without a connection, or when it is lost before the answer, that is {code: 'unavailable'}: nobody knows whether it was sent,
+   * and to send it again under the same id does no harm.
+   * @param {string} room @param {string} event @param {any} data @param {string} eventId @returns {Promise<any>} */
+  publish(room, event, data, eventId) {
+    if (!this.#ready) return Promise.resolve(away)
+    const id = `p${++this.#published}`
+    this.#say('publish', { room, event, data, eventId }, id)
+    return new Promise((answer) => this.#answers.set(id, answer))
+  }
 
   close() {
     this.#closed = true
+    this.#answered()
+    for (const room of this.#rooms.values()) clearTimeout(room.later)
     clearTimeout(this.#timer)
     clearTimeout(this.#refresh)
     this.#socket?.close(1000)
@@ -95,16 +110,18 @@ export class Client {
 
   async #connect() {
     if (!this.#tries) this.#options.state('connecting')
-    let token, sealing
+    let url, token, sealing
     try {
-      token = await this.#options.token()
+      url = this.#options.url
+      if (typeof url !== 'string') url = await url()
+      token = this.#options.token && await this.#options.token()
       sealing = this.#options.sealing && await this.#options.sealing()
     } catch { return this.#again() }
     if (this.#closed) return
-    const socket = this.#socket = new this.#options.WebSocket(this.#options.url)
+    const socket = this.#socket = new this.#options.WebSocket(url)
     this.#sealing = sealing
     this.#sent = Promise.resolve()
-    socket.onopen = () => this.#say('authenticate', {
+    socket.onopen = () => token !== undefined && this.#say('authenticate', {
       type: 'Bearer', token, ...(this.#previous && { previous: this.#previous }), ...(sealing && { publicKey: sealing.publicKey }),
     })
     socket.onmessage = ({ data }) => { if (socket === this.#socket) this.#receive(JSON.parse(data)) }
@@ -133,11 +150,13 @@ export class Client {
   /** @param {number} code */
   #ended(code) {
     this.#ready = false
+    this.#answered()
     clearTimeout(this.#refresh)
     if (Date.now() - this.#opened > stable) this.#tries = 0
     this.#opened = Infinity
     if (this.#closed) return
-    if (closes[code] === 'never') return this.#options.state('offline', code)
+    const ticket = code === 4003 && !this.#options.token // another one may be good
+    if (closes[code] === 'never' && !ticket) return this.#options.state('offline', code)
     this.#again(code)
   }
 
@@ -160,11 +179,12 @@ export class Client {
    * @param {number | undefined} expires seconds since 1970 */
   #renew(expires) {
     clearTimeout(this.#refresh)
-    if (!expires) return
+    const { token: renew } = this.#options
+    if (!expires || !renew) return
     const socket = this.#socket, life = expires * 1000 - Date.now()
     this.#refresh = setTimeout(async () => {
       let token
-      try { token = await this.#options.token() } catch { return this.#renew(expires) } // sooner each time
+      try { token = await renew() } catch { return this.#renew(expires) } // sooner each time
       if (socket === this.#socket) this.#say('authenticate', { type: 'Bearer', token })
     }, Math.min(Math.max(0.8 * life, 1_000), 2 ** 31 - 1))
   }
@@ -196,6 +216,8 @@ export class Client {
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'room.access.revoked': return this.#revoked(data.room)
+      case 'left': return frame.id === undefined && data.rooms.forEach((/** @type {string} */ r) => this.#left(r))
+      case 'ack': case 'error': return frame.id !== undefined && this.#answered(frame.id, data)
       case 'degraded': return this.#options.state('degraded')
       case 'restored': return this.#options.state('connected')
     }
@@ -219,9 +241,28 @@ export class Client {
   /** A position that the node cannot read is as good as none. @param {{room: string, code: string}} d */
   #denied({ room: name, code }) {
     const room = this.#rooms.get(name)
+    if (code === 'unavailable' && room) { // the application does not say: it is asked again
+      clearTimeout(room.later)
+      room.later = setTimeout(() => {
+        room.later = undefined
+        if (this.#ready && this.#rooms.get(name) === room) this.#join([name])
+      }, rejoinEvery * (0.8 + 0.4 * this.#options.random()))
+      return
+    }
     if (code !== 'bad_position' || !room?.position) return room?.handlers.denied?.(code)
     room.position = ''
     this.#join([name])
+  }
+
+  /** The node has taken the client out of a room. @param {string} name */
+  #left(name) { if (!this.#rooms.get(name)?.later) this.#revoked(name) }
+
+  /** @param {string} [id] of one answer; all that wait get none without it @param {any} [data] */
+  #answered(id, data = away) {
+    for (const [one, answer] of id === undefined ? [...this.#answers] : /** @type {[string, any][]} */ ([[id, this.#answers.get(id)]])) {
+      this.#answers.delete(one)
+      answer?.(data)
+    }
   }
 
   /** The room is taken back: it is not joined again. @param {string} name */

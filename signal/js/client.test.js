@@ -166,3 +166,60 @@ test('a room that is taken back is not joined again', async (t) => {
   const again = await connected('c2')
   assert.deepEqual(again.sent.filter((f) => f.event === 'join').map((f) => f.data.rooms.map((r) => r.room ?? r)), [['orders']])
 })
+
+test('the node takes a room away: it is denied, and not joined again', async (t) => {
+  const { client, socket, got } = await joined(t, 3)
+  client.join('other', { event: () => {}, denied: (code) => got.push(code) })
+  socket.say({ event: 'left', data: { rooms: ['other'] }, id: 'leave' }) // an answer
+  assert.deepEqual(got, [])
+  socket.say({ event: 'left', data: { rooms: ['other'] } })
+  assert.deepEqual(got, ['forbidden'])
+  socket.end(1001)
+  t.mock.timers.tick(2_000)
+  const next = await connected('c2')
+  assert.deepEqual(next.sent.at(-1).data.rooms.map((/** @type {any} */ r) => r.room ?? r), ['orders'])
+})
+
+test('an application that does not say is asked again', async (t) => {
+  const { client, socket, got } = await joined(t, 3)
+  client.join('other', { event: () => {}, denied: (code) => got.push(code) })
+  const before = socket.sent.length
+  socket.say({ event: 'joined', data: { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true } })
+  socket.say({ event: 'left', data: { rooms: ['other'] } }) // as it is at a refresh
+  t.mock.timers.tick(6_000)
+  assert.deepEqual(socket.sent.slice(before), [{ event: 'join', data: { rooms: ['other'] } }])
+  assert.deepEqual(got, ['connected'])
+})
+
+test('an event is answered, or it is not known what became of it', async (t) => {
+  const { client, socket } = await joined(t, 0)
+  const first = client.publish('orders', 'n', 1, 'e-1'), second = client.publish('orders', 'n', 2, 'e-2'), third = client.publish('orders', 'n', 3, 'e-3')
+  const [a, b] = socket.sent.slice(-3).map((f) => f.id)
+  socket.say({ event: 'error', data: { code: 'forbidden' }, id: b })
+  socket.say({ event: 'ack', data: { eventId: 'c:x:e-1' }, id: a })
+  assert.deepEqual(await first, { eventId: 'c:x:e-1' })
+  assert.equal((await second).code, 'forbidden')
+  socket.end(1001)
+  assert.equal((await third).code, 'unavailable')
+  assert.equal((await client.publish('orders', 'n', 4, 'e-4')).code, 'unavailable')
+})
+
+test('with tickets: another one for each connection, also after one that was no good', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  Socket.all = []
+  let tickets = 0
+  const urls = /** @type {string[]} */ ([]), states = /** @type {any[]} */ ([])
+  class Noted extends Socket { /** @param {string} url */ constructor(url) { super(); urls.push(url) } }
+  const client = new Client({ url: async () => `ws://node/ws?ticket=${++tickets}`, WebSocket: /** @type {any} */ (Noted), state: (s) => states.push(s) })
+  t.after(() => client.close())
+  for (let i = 1; i <= 2; i++) {
+    for (let k = 0; k < 5; k++) await Promise.resolve()
+    const socket = /** @type {Socket} */ (Socket.all.at(-1))
+    socket.onopen()
+    assert.deepEqual(socket.sent, [])
+    socket.end(4003)
+    t.mock.timers.tick(2_000)
+  }
+  assert.deepEqual(urls, ['ws://node/ws?ticket=1', 'ws://node/ws?ticket=2'])
+  assert.ok(!states.includes('offline'))
+})

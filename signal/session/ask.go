@@ -2,6 +2,7 @@ package session
 
 import (
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -68,8 +69,8 @@ func (s *Session) ask(a ask) {
 // askAgain asks for rooms that the client is in, once its token is a new one.
 func (s *Session) askAgain(rooms []proto.Room) { s.ask(ask{again: rooms}) }
 
-// askOne runs in the lane. What the application does not allow, or does not answer for, is refused
-// as what the token does not allow.
+// askOne runs in the lane. What the application does not allow is refused as what the token does
+// not allow; what it does not answer for, in a way that says so.
 func (s *Session) askOne(a ask) {
 	who, _ := s.who()
 	client, ctx := s.client.Load(), s.rare.asking.ctx
@@ -79,9 +80,18 @@ func (s *Session) askOne(a ask) {
 			rooms = append(rooms, r)
 		}
 	}
-	if len(rooms) > 0 {
-		if _, err := s.o.Permissions.Ask(ctx, who, rooms); err != nil && ctx.Err() == nil {
-			s.log(who.User).Warn("rooms refused: the application was asked for them", zap.Int("rooms", len(rooms)), zap.Error(err))
+	var unsaid error // of the application
+	for try := 0; len(rooms) > 0; try++ {
+		if _, unsaid = s.o.Permissions.Ask(ctx, who, rooms); unsaid == nil || ctx.Err() != nil {
+			break
+		}
+		s.log(who.User).Warn("the application does not say which rooms a client may join", zap.Int("rooms", len(rooms)), zap.Error(unsaid))
+		if a.again == nil || try == len(againAfter) { // who is in a room stays there for some seconds more
+			break
+		}
+		select {
+		case <-time.After(againAfter[try]):
+		case <-ctx.Done():
 		}
 	}
 	if ctx.Err() != nil {
@@ -90,12 +100,27 @@ func (s *Session) askOne(a ask) {
 	switch {
 	case a.again != nil:
 		lost := slices.DeleteFunc(rooms, func(r proto.Room) bool { return s.mayJoin(who, r) })
-		if len(lost) > 0 {
-			client.Leave("", lost)
+		if len(lost) == 0 {
+			return
 		}
+		if unsaid != nil {
+			j := proto.Joined{Rooms: []proto.JoinedRoom{}, Done: true}
+			for _, r := range lost {
+				j.Denied = append(j.Denied, proto.DeniedRoom{Room: r, Code: proto.CodeUnavailable})
+			}
+			s.answer(proto.EventJoined, j, "")
+		}
+		client.Leave("", lost)
 	case a.leave != nil:
 		client.Leave(a.id, a.leave)
 	default:
-		s.enterRooms(a.id, a.join)
+		if unsaid == nil {
+			rooms = nil
+		}
+		s.enterRooms(a.id, a.join, rooms)
 	}
 }
+
+// againAfter is how long a client stays in its rooms after a refresh while the application does not
+// say whether it may: then it is told that it may join again.
+var againAfter = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Second}

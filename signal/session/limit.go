@@ -1,12 +1,14 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
 )
 
 // A Rate is how often something may happen in the long run, and how much of it at once. The zero
@@ -91,6 +93,16 @@ func (o *Options) Over(limit string, who ...zap.Field) bool {
 		o.Log.Info("limit exceeded", append(who, zap.String("limit", limit))...)
 	}
 	return !o.Limits.DryRun
+}
+
+// Refused takes note that a token was refused, or that nobody can judge it, which is worse.
+func (o *Options) Refused(err error, who ...zap.Field) {
+	o.Metrics.refused.Inc()
+	say := o.Log.Info
+	if _, bad := errors.AsType[*proto.FrameError](err); !bad && !errors.Is(err, auth.ErrRefused) {
+		say = o.Log.Warn
+	}
+	say("authentication refused", append(who, zap.Error(err))...)
 }
 
 // tooMany says whether the connection is ended for a frame: for its size or number before it is

@@ -320,8 +320,7 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 				code, ends = proto.CodeAuthError, proto.CloseTryAgain
 			}
 		}
-		s.o.Metrics.refused.Inc()
-		s.log("").Info("authentication refused", zap.Error(err))
+		s.o.Refused(err, zap.String("client_id", string(s.id)))
 		s.fail(code, detail(code, err), f.ID)
 		s.conn.End(ends)
 		s.refused.Store(true)
@@ -469,11 +468,12 @@ func (s *Session) join(f proto.Frame) {
 		s.ask(ask{id: f.ID, join: asked})
 		return
 	}
-	s.enterRooms(f.ID, asked)
+	s.enterRooms(f.ID, asked, nil)
 }
 
-// enterRooms joins the rooms that the client may join.
-func (s *Session) enterRooms(id string, asked []proto.JoinRoom) {
+// enterRooms joins the rooms that the client may join. Of those in unsaid the application did not
+// say whether it may.
+func (s *Session) enterRooms(id string, asked []proto.JoinRoom, unsaid []proto.Room) {
 	var (
 		rooms  []hub.JoinRoom
 		denied []proto.DeniedRoom
@@ -494,6 +494,9 @@ func (s *Session) enterRooms(id string, asked []proto.JoinRoom) {
 		}
 		if code == "" && err != nil {
 			code = proto.CodeBadPosition
+		}
+		if code == proto.CodeForbidden && slices.Contains(unsaid, room) {
+			code = proto.CodeUnavailable
 		}
 		if code == "" && !have[room] {
 			if count++; s.o.Limits.Rooms > 0 && count > s.o.Limits.Rooms && s.over("rooms") {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,7 +132,7 @@ func (d *diagnosis) token(ctx context.Context, token string) {
 		d.finds("set what a node has", "%v", err)
 		return
 	}
-	v, _, err := signal.Verifier(cfg)
+	v, _, err := signal.Verifier(cfg, func(string, string) {})
 	if err != nil {
 		d.finds("set what a node has", "%v", err)
 		return
@@ -140,8 +141,30 @@ func (d *diagnosis) token(ctx context.Context, token string) {
 	if errors.Is(err, auth.ErrLater) {
 		id, err = v.Await(ctx, token)
 	}
-	if err != nil {
-		d.finds("compare the token's claims with APP_ENV_SIGNAL_JWT_*", "a node would refuse the token: %v", err)
+	switch {
+	case err != nil && cfg.Auth == "ask":
+		d.finds("look at APP_ENV_SIGNAL_AUTH_URL and at what the application says", "a node would refuse the token: %v", err)
+		return
+	case err != nil:
+		d.finds("compare its claims and its key with APP_ENV_SIGNAL_JWT_*; an access token of the application is exchanged at POST /realtime/token first",
+			"a node would refuse the token: %v", err)
+		return
+	}
+	e := emitter.New(d.at)
+	defer e.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	revoked := &auth.Revoked{}
+	for last, more := "", true; more; {
+		var all []proto.Revocation
+		if all, last, _, more, err = e.Revocations(ctx, last); err != nil {
+			d.finds("look at what Redis says", "the revocations cannot be read: %v", err)
+			return
+		}
+		revoked.Add(all)
+	}
+	if reason, is := revoked.Judge(id.Bearer); is {
+		d.finds("issue another token", "a node would refuse the token of user %q: it is revoked (%s)", id.User, cmp.Or(reason, "no reason given"))
 		return
 	}
 	d.ok("the token is of user %q until %s; rooms %v, publish %v", id.User, time.Unix(id.Expires, 0).Format(time.RFC3339), id.Rooms, id.Publish)
@@ -246,7 +269,11 @@ func (d *diagnosis) trip(ctx context.Context, e *emitter.Emitter, addr string, r
 	sub := subscribe(ctx, channel)
 	defer sub.Close()
 	_, err := sub.Receive(ctx)
-	if redis.HasErrorPrefix(err, "NOPERM") && e.Probe(ctx, channel, "doctor") == nil {
+	if redis.HasErrorPrefix(err, "NOPERM") {
+		if err := e.Probe(ctx, channel, "doctor"); err != nil {
+			d.ok("%s: whether events arrive is not to be seen with these rights, of a service that may send to some rooms alone (%v)", addr, err)
+			return
+		}
 		d.ok("%s: takes events; whether they arrive is not to be seen with these rights: a service's, a node needs more", addr)
 		return
 	}

@@ -9,11 +9,12 @@ import (
 
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal"
+	"github.com/signal-team/signal/signal/auth"
 )
 
 func token() *cobra.Command {
 	var (
-		user           string
+		who            proto.Bearer
 		rooms, publish []string
 		life           time.Duration
 	)
@@ -33,7 +34,7 @@ func token() *cobra.Command {
 			if life <= 0 || cfg.JWTMaxLifetime > 0 && life > cfg.JWTMaxLifetime {
 				return fmt.Errorf("--ttl must be positive and at most %s, is %s", cfg.JWTMaxLifetime, life)
 			}
-			t, err := signal.AuthOptions(cfg).Issue(proto.UserID(user), life, rooms, publish)
+			t, err := signal.AuthOptions(cfg).IssueFor(auth.Identity{Bearer: who, Rooms: rooms, Publish: publish, Expires: time.Now().Add(life).Unix()})
 			if err != nil {
 				return err
 			}
@@ -41,7 +42,10 @@ func token() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&user, "user", "", "who the bearer is")
+	c.Flags().StringVar((*string)(&who.User), "user", "", "who the bearer is")
+	c.Flags().StringVar(&who.Session, "session", "", "sid: what can be revoked together")
+	c.Flags().StringVar(&who.Token, "id", "", "jti: by which it can be revoked alone")
+	c.Flags().StringVar(&who.Tenant, "tenant", "", "whose user the bearer is")
 	c.Flags().StringSliceVar(&rooms, "rooms", nil, "rooms that may be joined: names, or prefixes that end in *")
 	c.Flags().StringSliceVar(&publish, "publish", nil, "rooms that may be published to")
 	c.Flags().DurationVar(&life, "ttl", time.Minute, "how long the token is good")
