@@ -74,7 +74,7 @@ func TestUsersOfRedis(t *testing.T) {
 	}
 	for user, forbidden := range map[string][]string{
 		"orders": {"EVAL return_1 0", "CONFIG GET *", "KEYS *", "FLUSHALL", "ACL LIST", "SUBSCRIBE sg:{order.42}:ch", "HSET sg:{$ctl}:cfg a b", "DEL sg:{$ctl}:cfg",
-			"XADD sg:{$ctl}:revoked * r {}", "HSET sg:{$ctl}:nodes a b", "GET sg:{payments}:at", "LRANGE sg:{order.42}:log 0 -1", "SHUTDOWN", "SET other 1"},
+			"XADD sg:{$ctl}:revoked * r {}", "HSET sg:{$ctl}:nodes a b", "DEL sg:{$ctl}:nodes", "SET sg:{$ctl}:nodes x", "CLIENT LIST", "CLIENT KILL TYPE normal", "CLIENT PAUSE 1", "GET sg:{payments}:at", "LRANGE sg:{order.42}:log 0 -1", "SHUTDOWN", "SET other 1"},
 		"node": {"CONFIG GET *", "KEYS *", "FLUSHALL", "ACL LIST", "SHUTDOWN", "SET other 1", "SUBSCRIBE other", "MONITOR"},
 		"all":  {"CONFIG GET *", "KEYS *", "FLUSHALL", "ACL LIST", "SHUTDOWN", "SUBSCRIBE sg:{payments}:ch", "SET other 1"},
 	} {

@@ -71,10 +71,8 @@ func TestClientAddress(t *testing.T) {
 		{"its neighbour in the same /64", "127.0.0.2", "2001:db8:1:2:5::6", 429},
 		{"one in another /64", "127.0.0.2", "2001:db8:1:3::4", 101},
 		{"IPv4 in IPv6", "127.0.0.2", "::ffff:203.0.113.2", 429},
-		{"a proxy that is not listed is not counted", "127.0.2.1", "203.0.113.1", 101},
-		{"again", "127.0.2.1", "127.0.0.1", 101},
-		{"but as itself it is", "127.0.2.1", "", 101},
-		{"again", "127.0.2.1", "", 429},
+		{"a proxy that is not listed is a client", "127.0.2.1", "203.0.113.1", 101},
+		{"whatever it says", "127.0.2.1", "127.0.0.1", 429},
 	} {
 		header := ""
 		if v.forwarded != "" {
@@ -83,6 +81,18 @@ func TestClientAddress(t *testing.T) {
 		status, s, err := knock(t.Context(), v.from, n.addr(), header)
 		if err != nil || status != v.status {
 			t.Errorf("%d. %s: %d %v, want %d", i, v.why, status, err, v.status)
+		}
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	// Where none is listed, private ones are not counted, or all their clients would share a limit.
+	cfg.TrustedProxies = nil
+	n = run(t, cfg)
+	for i, header := range []string{"X-Forwarded-For: 203.0.113.1\r\n", "X-Forwarded-For: 203.0.113.1\r\n", "", ""} {
+		status, s, err := knock(t.Context(), "127.0.3.1", n.addr(), header)
+		if want := []int{101, 101, 101, 429}[i]; err != nil || status != want {
+			t.Errorf("%d. %q where no proxy is listed: %d %v, want %d", i, header, status, err, want)
 		}
 		if s != nil {
 			_ = s.Close()

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +80,10 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	if err := errors.Join(err, aerr); err != nil {
 		return nil, fmt.Errorf("signal: %w", err)
 	}
+	overHTTP := who
+	if cfg.Auth == "ask" { // questions of requests shall not be in the way of those of connections
+		overHTTP, _, _ = Verifier(cfg, count)
+	}
 	n := &Node{id: proto.NewNodeID(), keys: []*auth.Keys{keys, accessKeys}}
 	var permissions *auth.Permissions
 	if cfg.RoomsURL != "" {
@@ -98,7 +103,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	}, func() float64 { return float64(revoked.Size()) }))
 	n.bus = bus.New(bus.Options{
 		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter,
-		Judge: judge{revoked, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
+		Judge: judge{revoked, permissions, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
 	sessions := &session.Options{
@@ -113,7 +118,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: who, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Refused: func(err error) { sessions.Refused(err) }, Revoker: n.emitter,
+		Historian: n.emitter, Verifier: overHTTP, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Admits: n.sockets.Admits, Refused: func(err error) { sessions.Refused(err) }, Revoker: n.emitter,
 		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
 		Tickets:  n.emitter, Locator: n.emitter, Origins: cfg.AllowedOrigins,
 		Facts: api.Facts{
@@ -129,11 +134,13 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 // A judge knows what is revoked, and takes it back from the clients of its node.
 type judge struct {
 	*auth.Revoked
-	node *Node
+	permissions *auth.Permissions
+	node        *Node
 }
 
 func (j judge) Revoke(all []proto.Revocation) (fresh []proto.Revocation) {
 	if fresh = j.Add(all); len(fresh) > 0 {
+		j.permissions.Forget(fresh)
 		j.node.sockets.Revoke(fresh)
 	}
 	return fresh
@@ -143,7 +150,7 @@ func (j judge) Trust(d time.Duration) { j.node.sockets.Trust(d) }
 
 // keep is how long a revocation may cover a token that lives.
 func keep(cfg Config) time.Duration {
-	if cfg.JWTMaxLifetime == 0 {
+	if cfg.JWTMaxLifetime == 0 || cfg.Exchanges() { // an access token may be exchanged for as long as it lives
 		return 400 * 24 * time.Hour // tokens may live for as long as they like: a year, and some
 	}
 	return cfg.JWTMaxLifetime + auth.Leeway + 5*time.Minute
@@ -338,11 +345,12 @@ func (n *Node) announce() {
 	n.log.Info("node started", zap.Stringer("addr", n.Addr()), zap.Stringer("admin_addr", n.AdminAddr()), zap.String("auth", c.Auth),
 		zap.String("redis_addr", c.Redis.Addr()), zap.String("redis_prefix", c.Redis.Layout().Prefix), zap.String("redis_pubsub", string(c.Redis.Ways())))
 	for risk, taken := range map[string]bool{
-		"everyone may do everything: APP_ENV_SIGNAL_AUTH=none":                c.Auth == "none",
-		"tokens of any audience are accepted: APP_ENV_SIGNAL_JWT_AUDIENCE":    c.Auth == "jwt" && c.JWTAudience == "",
-		"pages of any origin may connect: APP_ENV_SIGNAL_ALLOWED_ORIGINS=*":   slices.Contains(c.AllowedOrigins, "*"),
-		"clients may ask for as much as they like: APP_ENV_SIGNAL_LIMITS=off": c.Limits == "off",
-		"redis is embedded: for development, nothing is kept over a restart":  n.embeddedAt != nil,
+		"everyone may do everything: APP_ENV_SIGNAL_AUTH=none":                           c.Auth == "none",
+		"tokens of any audience are accepted: APP_ENV_SIGNAL_JWT_AUDIENCE":               c.Auth == "jwt" && c.JWTAudience == "",
+		"pages of any origin may connect: APP_ENV_SIGNAL_ALLOWED_ORIGINS=*":              slices.Contains(c.AllowedOrigins, "*"),
+		"clients may ask for as much as they like: APP_ENV_SIGNAL_LIMITS=off":            c.Limits == "off",
+		"tokens are sent in the open: http:// in APP_ENV_SIGNAL_AUTH_URL or _ACCESS_URL": strings.HasPrefix(c.AuthURL, "http:") || strings.HasPrefix(c.AccessURL, "http:"),
+		"redis is embedded: for development, nothing is kept over a restart":             n.embeddedAt != nil,
 	} {
 		if taken {
 			n.log.Warn("risky setting", zap.String("setting", risk))

@@ -41,8 +41,9 @@ type Options struct {
 	Permissions *auth.Permissions // the same
 	Revoked     *auth.Revoked     // the same
 	Revoker     Revoker
-	Refused     func(error) // gets why a token was refused
-	Trusted     func() bool // nobody is revoked without this node knowing of it
+	Refused     func(error)              // gets why a token was refused
+	Admits      func(*http.Request) bool // a request that is to be asked about is within the rate of its address
+	Trusted     func() bool              // nobody is revoked without this node knowing of it
 	Exchange    Exchange
 	Tickets     TicketKeeper
 	Locator     Locator

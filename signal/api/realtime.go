@@ -55,6 +55,9 @@ func realtime(r chi.Router, o Options) {
 	r.Get("/realtime/bootstrap", o.bootstrap)
 }
 
+// judgeTime bounds how long a token may take to be judged.
+const judgeTime = 4 * time.Second
+
 // bearer is the token in Authorization.
 func bearer(r *http.Request) (token string, given bool) {
 	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -69,7 +72,14 @@ func (o Options) identify(w http.ResponseWriter, r *http.Request, v Verifier, to
 	}
 	who, err := v.Verify(token)
 	if errors.Is(err, auth.ErrLater) {
-		who, err = v.Await(r.Context(), token)
+		if !o.Admits(r) {
+			w.Header().Set("Retry-After", "1")
+			problem(w, http.StatusTooManyRequests, proto.CodeRateLimited, "too many: handshakes")
+			return who, false
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), judgeTime)
+		defer cancel()
+		who, err = v.Await(ctx, token)
 	}
 	if err == nil {
 		if _, revoked := o.Revoked.Judge(who.Bearer); !revoked {
@@ -128,8 +138,7 @@ func (o Options) exchange(w http.ResponseWriter, r *http.Request) {
 	if latest := time.Now().Add(x.Life).Unix(); who.Expires == 0 || who.Expires > latest {
 		who.Expires = latest
 	}
-	who.Token = string(proto.NewTicketID())
-	token, err := x.Issue.IssueFor(who)
+	token, err := x.Issue.Exchange(who)
 	if err != nil {
 		problem(w, http.StatusInternalServerError, proto.CodeUnavailable, "the token cannot be made")
 		return

@@ -50,6 +50,7 @@ func (a *Asker) Await(ctx context.Context, token string) (Identity, error) {
 		Rooms   *proto.Grants `json:"rooms"`
 		Publish *proto.Grants `json:"publish"`
 	}
+	now := time.Now() // a revocation that comes while the application answers covers it
 	err := a.hook.ask(ctx, map[string]string{"token": token}, &said)
 	if errors.Is(err, errNo) {
 		return Identity{}, fmt.Errorf("%w: %w", ErrRefused, err)
@@ -57,13 +58,12 @@ func (a *Asker) Await(ctx context.Context, token string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	now := time.Now()
 	id := Identity{
 		Bearer: proto.Bearer{User: said.User, Session: said.Session, Token: said.TokenID, Tenant: said.Tenant, Issued: now.UnixMilli()},
 		Rooms:  a.o.Rooms, Publish: a.o.Publish, Expires: said.Expires, digest: digest(token),
 	}
 	if said.Issued > 0 {
-		id.Issued = said.Issued * 1000
+		id.Issued = min(id.Issued, said.Issued*1000)
 	}
 	if latest := now.Add(a.o.MaxLifetime).Unix(); a.o.MaxLifetime > 0 && (id.Expires == 0 || id.Expires > latest) {
 		id.Expires = latest

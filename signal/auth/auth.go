@@ -98,6 +98,9 @@ type claims struct {
 	Publish *proto.Grants `json:"publish"`
 	Session string        `json:"sid,omitempty"`
 	Tenant  string        `json:"tenant,omitempty"`
+	// Login is when the access token was issued for which this one was given: what revokes that one
+	// revokes this one. (auth_time of OpenID Connect.)
+	Login *jwt.NumericDate `json:"auth_time,omitempty"`
 }
 
 // Verify says who the token's bearer is. Required are sub, exp, and aud when an
@@ -136,6 +139,9 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 		from = c.IssuedAt.Time
 	case v.o.MaxLifetime > 0:
 		return refuse("without iat nobody knows how long it has lived")
+	}
+	if c.Login != nil {
+		id.Issued = min(id.Issued, max(0, c.Login.UnixMilli()))
 	}
 	if v.o.MaxLifetime > 0 {
 		if life := c.ExpiresAt.Sub(from); life > v.o.MaxLifetime+Leeway {
@@ -237,13 +243,20 @@ func (o Options) Issue(user proto.UserID, life time.Duration, rooms, publish pro
 	return o.IssueFor(Identity{Bearer: proto.Bearer{User: user}, Rooms: rooms, Publish: publish, Expires: time.Now().Add(life).Unix()})
 }
 
+// Exchange is IssueFor for the bearer of another token, who stays as revocable as that one.
+func (o Options) Exchange(i Identity) (string, error) {
+	return o.issue(i, jwt.NewNumericDate(time.UnixMilli(i.Issued)))
+}
+
 // IssueFor is Issue for an identity, whose digest and time of issue do not matter.
-func (o Options) IssueFor(i Identity) (string, error) {
+func (o Options) IssueFor(i Identity) (string, error) { return o.issue(i, nil) }
+
+func (o Options) issue(i Identity, login *jwt.NumericDate) (string, error) {
 	if err := i.check(); err != nil {
 		return "", err
 	}
 	rooms, publish := i.Rooms, i.Publish
-	c := claims{Session: i.Session, Tenant: i.Tenant, RegisteredClaims: jwt.RegisteredClaims{
+	c := claims{Session: i.Session, Tenant: i.Tenant, Login: login, RegisteredClaims: jwt.RegisteredClaims{
 		Subject: string(i.User), ID: i.Token, IssuedAt: jwt.NewNumericDate(time.Now()), ExpiresAt: jwt.NewNumericDate(time.Unix(i.Expires, 0)),
 	}}
 	if o.Audience != "" {

@@ -6,7 +6,12 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,6 +189,84 @@ func TestIssued(t *testing.T) {
 		if err != nil || id.Issued < v.issued || id.Issued > v.issued+5_000 {
 			t.Errorf("%s: issued at %d, %v; want %d", name, id.Issued, err, v.issued)
 		}
+	}
+}
+
+// TestExchangeKeepsTheLogin: what revokes the token for which another one was given revokes that one
+// too, however much later it was made.
+func TestExchangeKeepsTheLogin(t *testing.T) {
+	o := auth.Options{Secret: secret, Audience: "signal", MaxLifetime: 5 * time.Minute}
+	login := time.Now().Add(-8 * time.Hour)
+	for what, issued := range map[string]int64{"8 h ago": login.UnixMilli(), "nobody knows when": 0} {
+		s, err := o.Exchange(auth.Identity{Bearer: proto.Bearer{User: "u1", Token: "t-1", Session: "s-1", Issued: issued}, Expires: time.Now().Add(2 * time.Minute).Unix()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := auth.New(o).Verify(s)
+		if err != nil || id.Issued > login.UnixMilli() || id.Token != "t-1" || id.Session != "s-1" {
+			t.Errorf("logged in %s: %+v, %v", what, id, err)
+		}
+		for _, r := range []proto.Revocation{{User: "u1", At: login.Add(time.Hour).UnixMilli()}, {Token: "t-1"}, {Session: "s-1"}} {
+			if !r.Covers(id.Bearer) {
+				t.Errorf("logged in %s: %+v does not cover it", what, r)
+			}
+		}
+	}
+}
+
+// TestAskedIdentity: the moment of an asked identity is no later than the question, whatever the
+// application says.
+func TestAskedIdentity(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"userId":"u1","issued":%d,"expires":%d}`, time.Now().UnixMilli(), time.Now().Add(time.Hour).Unix())
+	}))
+	defer app.Close()
+	before := time.Now().UnixMilli()
+	id, err := auth.NewAsker(auth.NewHook(app.URL, nil, auth.AskTimeout, func(string) {}), auth.Options{MaxLifetime: time.Minute}).Await(t.Context(), "token")
+	if err != nil || id.Issued < before || id.Issued > time.Now().UnixMilli() || id.Expires > time.Now().Add(time.Minute).Unix() {
+		t.Errorf("%+v, %v; asked at %d", id, err, before)
+	}
+}
+
+// TestForgottenPermissions: what is revoked is asked for again, and an answer to a question of before
+// is not kept.
+func TestForgottenPermissions(t *testing.T) {
+	hold, arrived := make(chan struct{}), make(chan struct{})
+	var held atomic.Bool
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if held.Load() {
+			close(arrived)
+			<-hold
+		}
+		_, _ = io.WriteString(w, `{"rooms":["a","b"],"publish":["a"],"expires":99999999999999}`)
+	}))
+	defer app.Close()
+	p := auth.NewPermissions(auth.NewHook(app.URL, nil, auth.PermissionTimeout, func(string) {}))
+	id := auth.Identity{Bearer: proto.Bearer{User: "u1", Session: "s", Tenant: "t"}}
+	for _, r := range []proto.Revocation{{User: "u1"}, {Session: "s"}, {Tenant: "t"}, {User: "u1", Room: "a"}} {
+		if allowed, err := p.Ask(t.Context(), id, []proto.Room{"a", "b"}); err != nil || len(allowed) != 2 || !p.Join(id.Bearer, "a") || !p.Publish(id.Bearer, "a") || p.Publish(id.Bearer, "b") {
+			t.Fatalf("allowed %v, %v", allowed, err)
+		}
+		if p.Join(proto.Bearer{User: "u1", Session: "s", Tenant: "another"}, "a") || p.Join(proto.Bearer{User: "u2", Session: "s", Tenant: "t"}, "a") {
+			t.Error("somebody else has it too")
+		}
+		p.Forget([]proto.Revocation{{User: "u2"}, {User: "u1", Room: "c"}})
+		if !p.Join(id.Bearer, "a") {
+			t.Error("forgotten for another one's sake")
+		}
+		p.Forget([]proto.Revocation{r})
+		if p.Join(id.Bearer, "a") || p.Join(id.Bearer, "b") != (r.Room != "") {
+			t.Errorf("%+v: kept", r)
+		}
+	}
+	held.Store(true)
+	asked := make(chan error)
+	go func() { _, err := p.Ask(t.Context(), id, []proto.Room{"a"}); asked <- err }()
+	<-arrived
+	p.Forget([]proto.Revocation{{User: "u1", Room: "a"}})
+	close(hold)
+	if err := <-asked; err == nil || p.Join(id.Bearer, "a") {
+		t.Errorf("an answer to a question of before counts: %v", err)
 	}
 }
 

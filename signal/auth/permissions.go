@@ -13,8 +13,10 @@ import (
 // How permissions are asked for and kept.
 const (
 	PermissionTimeout = time.Second
-	permissionLife    = 5 * time.Minute // of an answer that does not say
-	permissionsMost   = 200_000         // kept; beyond it rooms are asked for each time
+	permissionLife    = 5 * time.Minute  // of an answer that does not say
+	permissionsMost   = 200_000          // kept; beyond it any other is forgotten
+	permissionLeast   = 10 * time.Second // of an answer that has run out already: the join is under way
+	permissionsTidied = 10 * time.Second // at most as often
 )
 
 // Permissions ask the application for the rooms that a token does not allow, all of a frame at
@@ -27,9 +29,11 @@ const (
 type Permissions struct {
 	hook *Hook
 
-	mu   sync.Mutex
-	kept map[permission]granted // guarded by mu
-	tidy int                    // guarded by mu: size of kept at which it is looked through
+	mu     sync.Mutex
+	kept   map[permission]granted // guarded by mu
+	tidy   int                    // guarded by mu: size of kept at which it is looked through
+	tidied time.Time              // guarded by mu
+	forgot int                    // guarded by mu: how often something was revoked
 }
 
 // A permission is a user's, as long as its session is the same; of a token there may be many.
@@ -80,6 +84,9 @@ func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) 
 		Tenant  string       `json:"tenant,omitempty"`
 		Rooms   []proto.Room `json:"rooms"`
 	}{id.User, id.Session, id.Tenant, rooms}
+	p.mu.Lock()
+	forgot := p.forgot
+	p.mu.Unlock()
 	var said struct {
 		Rooms   *[]proto.Room `json:"rooms"`
 		Publish []proto.Room  `json:"publish"`
@@ -96,28 +103,60 @@ func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) 
 	now := time.Now()
 	until := now.Add(permissionLife).UnixNano()
 	if said.Expires != 0 {
-		until = said.Expires * int64(time.Second)
+		until = max(time.Unix(min(said.Expires, 1<<33), 0).UnixNano(), now.Add(permissionLeast).UnixNano())
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.tidyUp(now.UnixNano())
+	if forgot != p.forgot {
+		return nil, errors.New("something was revoked meanwhile")
+	}
+	p.tidyUp(now)
 	for _, r := range rooms {
 		g := granted{until, slices.Contains(*said.Rooms, r), slices.Contains(said.Publish, r)}
 		if g.join {
 			allowed = append(allowed, r)
 		}
-		if (g.join || g.publish) && len(p.kept) < permissionsMost {
-			p.kept[of(id.Bearer, r)] = g
+		if !g.join && !g.publish {
+			continue
 		}
+		for other := range p.kept {
+			if len(p.kept) < permissionsMost {
+				break
+			}
+			delete(p.kept, other)
+		}
+		p.kept[of(id.Bearer, r)] = g
 	}
 	return allowed, nil
 }
 
-// tidyUp forgets what has expired. It is called with mu held.
-func (p *Permissions) tidyUp(now int64) {
-	if len(p.kept) < max(p.tidy, 1<<10) {
+// Forget drops what revocations are about: the application is asked again.
+func (p *Permissions) Forget(all []proto.Revocation) {
+	if p == nil {
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgot++
+	gone := map[proto.Revocation]bool{}
+	for _, r := range all {
+		gone[proto.Revocation{User: r.User, Session: r.Session, Tenant: r.Tenant, Room: r.Room}] = true
+	}
+	for of := range p.kept {
+		if gone[proto.Revocation{User: of.user}] || gone[proto.Revocation{User: of.user, Room: of.room}] ||
+			of.session != "" && gone[proto.Revocation{Session: of.session}] || of.tenant != "" && gone[proto.Revocation{Tenant: of.tenant}] {
+			delete(p.kept, of)
+		}
+	}
+}
+
+// tidyUp forgets what has expired. It is called with mu held.
+func (p *Permissions) tidyUp(at time.Time) {
+	if len(p.kept) < max(p.tidy, 1<<10) || at.Sub(p.tidied) < permissionsTidied {
+		return
+	}
+	now := at.UnixNano()
+	p.tidied = at
 	kept := map[permission]granted{} // anew: a map does not shrink
 	for of, g := range p.kept {
 		if g.until > now {

@@ -124,17 +124,15 @@ func Load() (Config, error) {
 	if c.JWTMaxLifetime == 0 && c.JWTAudience == "signal" {
 		c.JWTMaxLifetime = 15 * time.Minute
 	}
+	var err error
+	c.Redis, err = emitter.SettingsFromEnv()
 	for _, e := range c.mistakes() {
 		if !unreadable[e.name] {
 			errs = append(errs, e.err)
 		}
 	}
-	var err error
-	if c.Redis, err = emitter.SettingsFromEnv(); err != nil {
+	if err != nil {
 		errs = append(errs, err)
-	}
-	if len(c.Redis.SigningKeys) > 0 && c.Ignis != "off" {
-		errs = append(errs, fmt.Errorf("%sIGNIS must be off with %sSIGNING_KEYS: the original signs nothing", Prefix, emitter.EnvPrefix))
 	}
 	return c, errors.Join(errs...)
 }
@@ -250,6 +248,7 @@ func (c Config) mistakes() (all []mistake) {
 	check(c.FrameBytes >= 1024 && c.FrameBytes <= 1<<20, "FRAME_BYTES", "from 1024 to 1048576", c.FrameBytes)
 	oneOf("ENCRYPTION", cmp.Or(c.Encryption, "optional"), "off", "optional", "required")
 	oneOf("IGNIS", c.Ignis, "listen", "off")
+	check(len(c.Redis.SigningKeys) == 0 || c.Ignis == "off", "IGNIS", "off with "+emitter.EnvPrefix+"SIGNING_KEYS, since the original signs nothing", c.Ignis)
 	check(c.AuthTimeout > 0, "AUTH_TIMEOUT", "positive", c.AuthTimeout)
 	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
 	return all

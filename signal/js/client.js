@@ -142,7 +142,8 @@ export class Client {
           this.#socket = undefined
           return this.#ended(4004)
         }
-        if (socket === this.#socket) this.#receive(frame)
+        if (socket !== this.#socket) return
+        try { this.#receive(frame) } catch (error) { setTimeout(() => { throw error }) } // the page's, as if it were in the open
       })
     }
   }

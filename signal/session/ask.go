@@ -16,6 +16,8 @@ type ask struct {
 	join  []proto.JoinRoom
 	leave []proto.Room
 	again []proto.Room // to be left unless the application allows them still
+
+	publish *publish // nil, or an event for a room of which only the application knows whether it may
 }
 
 // mayJoin says what is known without asking.
@@ -61,6 +63,10 @@ func (s *Session) ask(a ask) {
 		r.asking = newLane[ask]()
 	}
 	s.mu.Unlock()
+	if a.again != nil { // rights that a newer token takes back do not wait
+		r.asking.first(a, s.askOne)
+		return
+	}
 	if !r.asking.take(a, s.askOne) {
 		s.fail(proto.CodeBusy, "32 frames wait for the application: wait for their answers", a.id)
 	}
@@ -79,6 +85,9 @@ func (s *Session) askOne(a ask) {
 		if !s.mayJoin(who, r) {
 			rooms = append(rooms, r)
 		}
+	}
+	if a.publish != nil && !s.mayPublish(who, a.publish.Room) && !s.o.Revoked.Room(who.Bearer, a.publish.Room) {
+		rooms = append(rooms, a.publish.Room)
 	}
 	var unsaid error // of the application
 	for try := 0; len(rooms) > 0; try++ {
@@ -111,6 +120,10 @@ func (s *Session) askOne(a ask) {
 			s.answer(proto.EventJoined, j, "")
 		}
 		client.Leave("", lost)
+	case a.publish != nil && unsaid != nil:
+		s.fail(proto.CodeUnavailable, "the application does not say whether this is allowed: the event was not sent", a.id)
+	case a.publish != nil:
+		s.enqueue(*a.publish)
 	case a.leave != nil:
 		client.Leave(a.id, a.leave)
 	default:

@@ -109,7 +109,7 @@ func (o *Options) Refused(err error, who ...zap.Field) {
 // authenticated, or for coming too fast.
 func (s *Session) tooMany(b []byte, now int64) bool {
 	l := &s.o.Limits
-	if s.client.Load() == nil && !s.isJudged() {
+	if s.client.Load() == nil {
 		if s.early++; l.EarlyFrames > 0 && int(s.early) > l.EarlyFrames && s.over("early_frames") {
 			s.endFor("early_frames", fmt.Sprint(l.EarlyFrames), proto.CloseBadRequests)
 			return true

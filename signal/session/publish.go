@@ -3,12 +3,14 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/auth"
 )
 
 // outstanding is how many events of one client may be on their way to Redis.
@@ -51,6 +53,15 @@ func (l *lane[T]) take(p T, do func(T)) bool {
 	return true
 }
 
+// first queues something before all that waits, however much that is.
+func (l *lane[T]) first(p T, do func(T)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queue = slices.Insert(l.queue, min(1, len(l.queue)), p); len(l.queue) == 1 {
+		l.running.Go(func() { l.run(do) })
+	}
+}
+
 // busy says whether something is being done.
 func (l *lane[T]) busy() bool {
 	if l == nil {
@@ -88,20 +99,39 @@ func (s *Session) publish(f proto.Frame) {
 		return
 	}
 	who, _ := s.who()
-	if s.publishesTooOften(who.Bearer, f.ID) {
+	one := publish{p, who.User, f.ID}
+	if s.o.Permissions != nil && !who.Publish.Allow(p.Room) && (s.isAsking() || !s.mayPublish(who, p.Room) && slices.Contains(s.client.Load().Rooms(), p.Room)) {
+		one.Data = slices.Clone(one.Data) // it is the reader's
+		s.ask(ask{id: f.ID, publish: &one})
 		return
 	}
-	if !who.Publish.Allow(p.Room) && !s.o.Permissions.Publish(who.Bearer, p.Room) || s.o.Revoked.Room(who.Bearer, p.Room) {
+	s.enqueue(one)
+}
+
+// mayPublish says what is known without asking.
+func (s *Session) mayPublish(who auth.Identity, r proto.Room) bool {
+	return (who.Publish.Allow(r) || s.o.Permissions.Publish(who.Bearer, r)) && !s.o.Revoked.Room(who.Bearer, r)
+}
+
+// enqueue publishes an event behind those before it, if the client may.
+func (s *Session) enqueue(p publish) {
+	who, _ := s.who()
+	if !s.mayPublish(who, p.Room) {
 		s.o.Metrics.denied.Inc()
-		s.fail(proto.CodeForbidden, "publish to this room", f.ID)
+		s.fail(proto.CodeForbidden, "publish to this room", p.ref)
+		return
+	}
+	if s.publishesTooOften(who.Bearer, p.ref) {
 		return
 	}
 	r := s.rarely()
+	s.mu.Lock()
 	if r.lane == nil {
 		r.lane = newLane[publish]()
 	}
-	if !r.lane.take(publish{p, who.User, f.ID}, s.publishOne) {
-		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", f.ID)
+	s.mu.Unlock()
+	if !r.lane.take(p, s.publishOne) {
+		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", p.ref)
 	}
 }
 

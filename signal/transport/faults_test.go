@@ -495,3 +495,58 @@ func TestDeadIsGone(t *testing.T) {
 		redistest.Wait(t, func() bool { return s.metric(t, "signal_connections") == 0 }, "the dead client to be gone")
 	})
 }
+
+// TestDismissWhileWriting: a client that is revoked while its frames are being written is ended, and
+// nobody else is.
+func TestDismissWhileWriting(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(nil)
+		c := s.login(t)
+		event := proto.Event{Event: "e", EventID: "x", Data: []byte(`"` + strings.Repeat("A", 25_000) + `"`)}
+		fill := func() {
+			for s.hub.SendToClient(c.id, event) {
+			}
+		}
+		fill()
+		for range 10 { // it reads some, so that the writer is in the middle of a frame of those that waited
+			_, _ = io.CopyN(io.Discard, c.r, 400_000)
+			fill()
+		}
+		s.Revoke([]proto.Revocation{{User: "u1", At: 1 << 60}})
+		_, _ = io.Copy(io.Discard, c.r)
+		s.login(t)
+	})
+}
+
+// TestHandshakeWithoutTrust: a token that comes with the handshake waits, like frames, until it is
+// known who is revoked.
+func TestHandshakeWithoutTrust(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		s := serve(nil)
+		s.Trust(1)
+		redistest.Wait(t, func() bool { return !s.Trusted() }, "the trust to be over")
+		said := make(chan []byte, 1)
+		c, err := s.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(wstest.Patience))
+		_, _ = io.WriteString(c, upgrade+"Authorization: Bearer u1\r\n\r\n")
+		go func() {
+			var b [4096]byte
+			n := 0
+			for !bytes.Contains(b[:n], []byte("connected")) {
+				k, err := c.Read(b[n:])
+				if n += k; err != nil {
+					break
+				}
+			}
+			said <- b[:n]
+		}()
+		s.Trust(time.Hour)
+		if b := <-said; !bytes.Contains(b, []byte("connected")) {
+			t.Errorf("told %q", b)
+		}
+	})
+}

@@ -70,6 +70,7 @@ func (c *conn) flushBlocking() {
 		c.mu.Lock()
 		more := c.next()
 		p := c.rest
+		c.begun = len(p) // all of it may be written meanwhile
 		c.mu.Unlock()
 		if !more {
 			return

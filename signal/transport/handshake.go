@@ -86,6 +86,10 @@ func (c *conn) authenticate(r *http.Request) {
 		kind, given = "ticket", r.URL.Query().Get("ticket")
 	}
 	if given != "" {
+		if c.polled {
+			c.owner.poller.enter()
+			defer c.owner.poller.leave()
+		}
 		c.receive(proto.AppendFrame(nil, proto.EventAuthenticate, map[string]string{kind: given}, ""))
 	}
 }

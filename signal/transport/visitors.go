@@ -72,6 +72,14 @@ func (v *visitors) enter(at netip.Addr, now int64) (who *visitor, limit string) 
 	return who, limit
 }
 
+// ask takes note of a question that costs as much as a handshake, and says whether it is within the
+// limit.
+func (v *visitors) ask(at netip.Addr, now int64) bool {
+	who, limit := v.enter(at, now)
+	v.forget(who)
+	return limit != limitHandshakes
+}
+
 // forget says that a connection is authenticated, or is not to be.
 func (v *visitors) forget(who *visitor) {
 	v.mu.Lock()
@@ -109,7 +117,7 @@ func (v *visitors) address(r *http.Request) netip.Addr {
 	at := peer.Addr().Unmap()
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	if !v.trusts(at) {
-		if hops[0] != "" && (at.IsLoopback() || at.IsPrivate()) {
+		if hops[0] != "" && len(v.trusted) == 0 && (at.IsLoopback() || at.IsPrivate()) {
 			v.unlist.Do(func() {
 				v.log.Warn("limits by address are off for clients of a proxy that APP_ENV_SIGNAL_TRUSTED_PROXIES does not list",
 					zap.Stringer("proxy", at))

@@ -126,6 +126,13 @@ func (w *WebSocket) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Admits says whether a request that is not for a WebSocket, and costs as much, is within the rate
+// of its address.
+func (w *WebSocket) Admits(r *http.Request) bool {
+	at := w.visitors.address(r)
+	return w.visitors.ask(at, clock()) || !w.o.Session.Over(limitHandshakes, zap.Stringer("client_address", at))
+}
+
 // Trusted says whether nobody on this node can be revoked without its knowing.
 func (w *WebSocket) Trusted() bool { return !w.trust.over() }
 

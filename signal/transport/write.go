@@ -88,6 +88,10 @@ func (c *conn) writeSealed(entries []room.Entry) (taken int) {
 	defer sealed.Put(scratch)
 	var ends [sealedMost]int
 	for taken < len(entries) {
+		if c.owner.trust.over() {
+			c.startFlusher() // which waits, and says that the client is drained
+			return taken
+		}
 		b, n := (*scratch)[:0], 0
 		for n < sealedMost && taken+n < len(entries) && len(b) < sealedBytes {
 			b = c.sealing.SealFrame(b, entries[taken+n].Frame)
