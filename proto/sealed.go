@@ -50,7 +50,7 @@ func Agree(client, info string) (*Sealing, Offer, error) {
 		return nil, Offer{}, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
 	salt := make([]byte, saltSize)
-	rand.Read(salt) //nolint:errcheck // it never fails
+	rand.Read(salt)
 	o := Offer{base64.StdEncoding.EncodeToString(private.PublicKey().Bytes()), base64.StdEncoding.EncodeToString(salt)}
 	s, err := NewSealing(private, client, o.Salt, info)
 	return s, o, err

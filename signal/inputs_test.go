@@ -338,11 +338,13 @@ func handshakeInputs(t *testing.T) map[int]bool {
 			p := in.dial(t)
 			began := time.Now()
 			go func() {
+				pace := time.NewTicker(time.Second) // the client's
+				defer pace.Stop()
 				for _, b := range get + "\r\n" + upgradeLines {
 					if _, err := p.Write([]byte{byte(b)}); err != nil {
 						return
 					}
-					time.Sleep(time.Second) // the client's pace
+					<-pace.C
 				}
 			}()
 			_, _ = io.Copy(io.Discard, p.r)

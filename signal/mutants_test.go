@@ -96,7 +96,7 @@ var mutants = []mutant{
 		{"signal/bus/revoked.go", "revokedEvery = time.Second", "revokedEvery = time.Hour"},
 	}, run: "TestRevocationIsKept"},
 	{name: "who is let in is not judged again", edits: []edit{
-		{"signal/session/session.go", "if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {\n\t\ts.o.Metrics", "if reason, revoked := \"\", false; revoked {\n\t\ts.o.Metrics"},
+		{"signal/session/authenticate.go", "if reason, revoked := s.o.Revoked.Judge(identity.Bearer); revoked {\n\t\ts.o.Metrics", "if reason, revoked := \"\", false; revoked {\n\t\ts.o.Metrics"},
 	}, run: "TestRevoke$"},
 	{name: "frames after connected are not sealed", edits: []edit{
 		{"signal/transport/conn.go", "\tc.sealing = sealing\n", ""},

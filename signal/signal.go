@@ -191,61 +191,6 @@ func server(h http.Handler) *http.Server {
 	}
 }
 
-// Verifier judges tokens as a node with this Config does, which lets the keys run. count gets what
-// becomes of each question to the application: whose it is, and ok, no or failed.
-func Verifier(cfg Config, count func(hook, result string)) (session.Verifier, *auth.Keys, error) {
-	switch cfg.Auth {
-	case "none":
-		return auth.None{}, nil, nil
-	case "ask":
-		return auth.NewAsker(hook(cfg, "auth", cfg.AuthURL, auth.AskTimeout, count), AuthOptions(cfg)), nil, nil
-	}
-	return verifier(AuthOptions(cfg), "JWT_KEYS", cfg.JWTKeys)
-}
-
-// accessVerifier judges the application's access tokens; nil when none are taken.
-func accessVerifier(cfg Config, count func(hook, result string)) (api.Verifier, *auth.Keys, error) {
-	switch {
-	case !cfg.Exchanges():
-		return nil, nil, nil
-	case cfg.AccessURL != "":
-		return auth.NewAsker(hook(cfg, "access", cfg.AccessURL, auth.AskTimeout, count), auth.Options{}), nil, nil
-	}
-	return verifier(auth.Options{Secret: []byte(cfg.AccessSecret), Issuer: cfg.AccessIssuer, Audience: cfg.AccessAudience}, "ACCESS_KEYS", cfg.AccessKeys)
-}
-
-func hook(cfg Config, name, url string, timeout time.Duration, count func(hook, result string)) *auth.Hook {
-	return auth.NewHook(url, []byte(cfg.HookSecret), timeout, func(result string) { count(name, result) })
-}
-
-func countAnswers(reg prometheus.Registerer) func(hook, result string) {
-	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "signal_hook_answers_total", Help: "What the application answered when it was asked: ok, no, or failed to.",
-	}, []string{"hook", "result"})
-	reg.MustRegister(answers)
-	for _, name := range [...]string{"auth", "rooms", "access"} {
-		answers.WithLabelValues(name, "failed") // so that it can be watched before it happens
-	}
-	return func(hook, result string) { answers.WithLabelValues(hook, result).Inc() }
-}
-
-func verifier(o auth.Options, name, keys string) (_ session.Verifier, _ *auth.Keys, err error) {
-	if keys != "" {
-		if o.Keys, err = auth.NewKeys(keys); err != nil {
-			return nil, nil, fmt.Errorf("%s%s: %w", config.Prefix, name, err)
-		}
-	}
-	return auth.New(o), o.Keys, nil
-}
-
-// AuthOptions say which tokens a node with this Config accepts, but for its keys, and issue such.
-func AuthOptions(cfg Config) auth.Options {
-	return auth.Options{
-		Secret: []byte(cfg.JWTSecret), Issuer: cfg.JWTIssuer, Type: cfg.JWTType, Audience: cfg.JWTAudience, MaxLifetime: cfg.JWTMaxLifetime,
-		Rooms: cfg.JWTRooms, Publish: cfg.JWTPublish,
-	}
-}
-
 func rooms(names []string) (rooms []proto.Room) {
 	for _, n := range names {
 		rooms = append(rooms, proto.Room(n))

@@ -40,12 +40,7 @@ type roomHandler func(w http.ResponseWriter, r *http.Request, room proto.Room)
 // room is the rest of the path, and may have slashes.
 func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		token, given := bearer(r)
-		if !given {
-			noBearer(w)
-			return
-		}
-		who, ok := o.identify(w, r, o.Verifier, token)
+		who, ok := o.client(w, r)
 		if !ok {
 			return
 		}

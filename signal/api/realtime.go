@@ -98,6 +98,16 @@ func (o Options) identify(w http.ResponseWriter, r *http.Request, v Verifier, to
 	return who, false
 }
 
+// client says which client asks, or answers that it is none.
+func (o Options) client(w http.ResponseWriter, r *http.Request) (who auth.Identity, ok bool) {
+	token, given := bearer(r)
+	if !given {
+		noBearer(w)
+		return who, false
+	}
+	return o.identify(w, r, o.Verifier, token)
+}
+
 func noBearer(w http.ResponseWriter) {
 	w.Header().Set("WWW-Authenticate", "Bearer")
 	problem(w, http.StatusUnauthorized, proto.CodeUnauthenticated, "the token belongs into Authorization: Bearer")
@@ -162,12 +172,7 @@ func (o Options) exchange(w http.ResponseWriter, r *http.Request) {
 // bootstrap tells a page with a token of this node what it needs to begin: where to connect, in
 // which rooms it may be, where those that it names with ?room= are now, and what it may ask for.
 func (o Options) bootstrap(w http.ResponseWriter, r *http.Request) {
-	token, given := bearer(r)
-	if !given {
-		noBearer(w)
-		return
-	}
-	who, ok := o.identify(w, r, o.Verifier, token)
+	who, ok := o.client(w, r)
 	if !ok {
 		return
 	}

@@ -58,14 +58,14 @@ func (v *visitors) enter(at netip.Addr, now int64) (who *visitor, limit string) 
 			v.from[at] = who
 		}
 	}
-	if at.IsValid() && !who.handshakes.Allow(v.limits.Handshakes, now) {
-		limit = limitHandshakes
+	if most := v.limits.Early; most > 0 && v.early >= most {
+		limit = limitEarly
 	}
 	if most := v.limits.AddressEarly; at.IsValid() && most > 0 && who.early >= most {
 		limit = limitAddressEarly
 	}
-	if most := v.limits.Early; most > 0 && v.early >= most {
-		limit = limitEarly
+	if at.IsValid() && !who.handshakes.Allow(v.limits.Handshakes, now) {
+		limit = limitHandshakes
 	}
 	who.early++
 	v.early++
