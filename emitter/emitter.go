@@ -276,18 +276,28 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	if err != nil {
 		return Receipt{}, err
 	}
-	room := to.Room()
-	if client, ok := to.Client(); ok {
-		node, _ := client.Node()
-		b = e.signer.Sign(proto.NodeRoom(node), m.EventID, b)
-	} else {
-		b = e.signer.Sign(room, m.EventID, b)
+	var copied mirrored
+	client, single := to.Client()
+	node, ours := client.Node()
+	switch {
+	case e.at.Mirror && !(single && ours):
+		copied = mirrored{proto.IgnisTarget(to), proto.AppendIgnis(nil, to, m.Message)}
+	case single && !ours:
+		return Receipt{}, fmt.Errorf("%w: %q to %s: the client is one of the original's, which are reached with %s=mirror", ErrInvalid, event, to, IgnisEnv)
 	}
-	if room != "" && !m.live {
-		r, err = e.durable(ctx, room, m.EventID, proto.Fingerprint(m.Event), proto.Body(b))
-	} else {
-		r.EventID = m.EventID
-		r.Receivers, err = e.publish(ctx, e.channel(to), b)
+	r.EventID = m.EventID
+	switch room := to.Room(); {
+	case single && !ours:
+		r.Receivers, err = e.mirror(ctx, copied)
+	case single:
+		r.Receivers, err = e.publish(ctx, e.layout.Inbox(node), e.signer.Sign(proto.NodeRoom(node), m.EventID, b))
+	case m.live:
+		r.Receivers, err = e.publish(ctx, e.layout.Channel(room), e.signer.Sign(room, m.EventID, b))
+		if err == nil && copied.channel != "" {
+			_, err = e.mirror(ctx, copied)
+		}
+	default:
+		r, err = e.durable(ctx, room, m.EventID, proto.Fingerprint(m.Event), proto.Body(e.signer.Sign(room, m.EventID, b)), copied)
 	}
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || errors.Is(err, ErrQueueFull) {
 		e.last.Store(&err)
@@ -344,14 +354,6 @@ func encode(data any) (json.RawMessage, error) {
 		raw = bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 	}
 	return raw, proto.CheckData(raw)
-}
-
-func (e *Emitter) channel(to proto.Target) string {
-	if client, ok := to.Client(); ok {
-		node, _ := client.Node()
-		return e.layout.Inbox(node)
-	}
-	return e.layout.Channel(to.Room())
 }
 
 // publish is publishOnce if this emitter fits to the others.

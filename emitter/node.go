@@ -26,13 +26,18 @@ func (e *Emitter) check(room proto.Room, what proto.EventID, object []byte) erro
 	return e.signer.Check(room, what, append([]byte{'\n'}, object...))
 }
 
-// Enforce writes down, for nodes, that only what is signed counts here: who does not sign is refused
-// then.
+// Enforce writes down, for nodes, that only what is signed counts here, or that the original's servers
+// are to hear everything: who does not do that is refused then.
 func (e *Emitter) Enforce(ctx context.Context) error {
-	if e.signer == nil {
-		return nil
+	for field, needed := range map[string]bool{signed: e.signer != nil, mirrors: e.at.Mirror} {
+		if !needed {
+			continue
+		}
+		if err := e.rdb.HSet(ctx, e.layout.Config(), field, "required").Err(); err != nil {
+			return e.doubt(err)
+		}
 	}
-	return e.doubt(e.rdb.HSet(ctx, e.layout.Config(), signed, "required").Err())
+	return nil
 }
 
 // Message is the event that Send publishes, for nodes. An error is ErrInvalid.

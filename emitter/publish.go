@@ -40,12 +40,15 @@ func (e *Emitter) call(room proto.Room, events []*sending) call {
 	h := e.at.History(room)
 	c := call{
 		append(make([]string, 0, 2+len(events)), e.layout.Position(room), e.layout.Log(room)),
-		append(make([]any, 0, 4+3*len(events)), e.layout.Channel(room), verb,
-			fmt.Sprint(h.Events, " ", seconds(h.Age), " ", seconds(positionAge), " ", seconds(onceAge)), proto.NewEpoch()),
+		append(make([]any, 0, 5+4*len(events)), e.layout.Channel(room), verb,
+			fmt.Sprint(h.Events, " ", seconds(h.Age), " ", seconds(positionAge), " ", seconds(onceAge)), proto.NewEpoch(), events[0].copied.channel),
 	}
 	for _, s := range events {
 		c.keys = append(c.keys, e.layout.Once(room, s.receipt.EventID))
 		c.args = append(c.args, string(s.receipt.EventID), s.print, s.body)
+		if e.at.Mirror {
+			c.args = append(c.args, s.copied.message)
+		}
 	}
 	return c
 }

@@ -66,10 +66,17 @@ type Settings struct {
 	// SigningKeys sign events and what else goes to nodes; of those that come, only what is
 	// signed with one of them counts. The first one signs. Without any nothing is signed.
 	SigningKeys []proto.SigningKey
+	// Mirror publishes everything to the original's servers too, on their channels, while there are
+	// any. It excludes SigningKeys.
+	Mirror bool
 }
 
 // EnvPrefix begins the name of every variable of Settings.
 const EnvPrefix = "APP_ENV_WEBSOCKET_REDIS_"
+
+// IgnisEnv is the variable that says what a participant does with the original's channels:
+// "mirror" is Settings.Mirror, all else is for nodes.
+const IgnisEnv = "APP_ENV_SIGNAL_IGNIS"
 
 // EnvNames are the variables that SettingsFromEnv reads, without EnvPrefix.
 func EnvNames() []string {
@@ -126,6 +133,10 @@ func SettingsFromEnv() (Settings, error) {
 			}
 			s.SigningKeys = append(s.SigningKeys, k)
 		}
+	}
+	s.Mirror = os.Getenv(IgnisEnv) == "mirror"
+	if s.Mirror && len(s.SigningKeys) > 0 {
+		errs = append(errs, fmt.Errorf("%s=mirror and %sSIGNING_KEYS are both set: the original signs nothing", IgnisEnv, EnvPrefix))
 	}
 	host, port := read("HOST", ""), read("PORT", "")
 	addrs := read("ADDRS", "")

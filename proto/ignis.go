@@ -1,7 +1,9 @@
 package proto
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +18,10 @@ const (
 	ignisClient    = "ws:client:"
 )
 
+// ignisMirror is the serverId of what we say there ourselves: not a UUID, as that of a server, and
+// not "emitter". It stands first, so that our own nodes, which have the event already, see it at once.
+const ignisMirror = `{"serverId":"signal","type":`
+
 // maxIgnis is the largest message of the original that is heard. Its emitters know
 // no limit, so this one is only there for the memory's sake.
 const maxIgnis = 1 << 20
@@ -29,6 +35,54 @@ func IgnisChannel(r Room) string {
 		return ignisBroadcast
 	}
 	return ignisRoom + string(r)
+}
+
+// IgnisTarget is the original's channel for a target.
+func IgnisTarget(to Target) string {
+	if client, ok := to.Client(); ok {
+		return ignisClient + string(client)
+	}
+	return IgnisChannel(to.Room())
+}
+
+// AppendIgnis appends an event as the original's servers take it. Our own nodes pass over it:
+// IsMirror.
+func AppendIgnis(dst []byte, to Target, m Message) []byte {
+	dst = slices.Grow(dst, len(ignisMirror)+len(to.name)+len(m.Event.Event)+len(m.Data)+64)
+	dst = append(dst, ignisMirror...)
+	dst = appendString(dst, string(to.kind))
+	if to.name != "" {
+		dst = append(dst, `,"target":`...)
+		dst = appendString(dst, to.name)
+	}
+	dst = append(dst, `,"event":`...)
+	dst = appendString(dst, string(m.Event.Event))
+	if m.Data != nil {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, m.Data...)
+	}
+	for i, c := range m.Except {
+		dst = append(dst, [...]string{`,"exclude":[`, `,`}[min(i, 1)]...)
+		dst = appendString(dst, string(c))
+	}
+	if len(m.Except) > 0 {
+		dst = append(dst, ']')
+	}
+	return append(dst, '}')
+}
+
+// IsMirror says whether a message on the original's channels is one of ours.
+func IsMirror(b []byte) bool { return bytes.HasPrefix(b, []byte(ignisMirror)) }
+
+// IgnisProbe is what all servers of the original hear and none takes for an event: Redis says to how
+// many it goes.
+func IgnisProbe() (channel, message string) {
+	return ignisRoom + "probe:" + random(clientChars), ignisMirror + `"probe","event":"probe"}`
+}
+
+// IgnisAll are the channels on which the original hears, as patterns.
+func IgnisAll() []string {
+	return []string{ignisBroadcast, ignisRoom + "*", ignisUser + "*", ignisClient + "*"}
 }
 
 // IgnisPatterns are the patterns under which the original sends to clients of n.

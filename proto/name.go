@@ -14,7 +14,8 @@ type (
 	// NodeID names one running process, made new at each start.
 	NodeID string
 	// ClientID names one connection: its node, a dot, 16 random characters. From the
-	// id alone anyone knows whose inbox to publish to (ClientID.Node).
+	// id alone anyone knows whose inbox to publish to (ClientID.Node). One of the original's
+	// servers is a UUID.
 	ClientID string
 	// UserID names one person or till with any number of connections.
 	UserID string
@@ -150,23 +151,39 @@ func init() {
 	}
 }
 
-// Check says whether id has the form of a client id of a Signal node.
+// Check says whether id has the form of a client id of a Signal node, or of one of the original.
 func (id ClientID) Check() error {
-	node, random, _ := strings.Cut(string(id), ".")
-	if !token(node, nodeChars) || !token(random, clientChars) {
-		rule := fmt.Sprintf("is not of the form <node>.<random>, %d and %d characters of a-z and 2-7", nodeChars, clientChars)
+	if _, ours := id.Node(); !ours && !isUUID(string(id)) {
+		rule := fmt.Sprintf("is neither of the form <node>.<random>, %d and %d characters of a-z and 2-7, nor a UUID, as those of the original", nodeChars, clientChars)
 		return &NameError{"client id", string(id), rule, CodeBadName}
 	}
 	return nil
 }
 
-// Node is the node that holds the connection, if id has the form of a client id.
+// Node is the node that holds the connection. A client of the original has none.
 func (id ClientID) Node() (NodeID, bool) {
-	if id.Check() != nil {
+	node, random, _ := strings.Cut(string(id), ".")
+	if !token(node, nodeChars) || !token(random, clientChars) {
 		return "", false
 	}
-	node, _, _ := strings.Cut(string(id), ".")
 	return NodeID(node), true
+}
+
+// isUUID says whether s is one in the form in which the original writes them.
+func isUUID(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return len(s) == 36
 }
 
 // token says whether s is what random(n) makes.

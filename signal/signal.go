@@ -93,6 +93,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	if err := n.listen(&cfg); err != nil {
 		return nil, err
 	}
+	cfg.Redis.Mirror = cfg.Ignis == "mirror"
 	n.config = cfg
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	n.emitter = emitter.New(cfg.Redis)
@@ -102,7 +103,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		Name: "signal_revocations", Help: "Revocations that may still cover a token.",
 	}, func() float64 { return float64(revoked.Size()) }))
 	n.bus = bus.New(bus.Options{
-		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis == "listen", Emitter: n.emitter,
+		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis != "off", Emitter: n.emitter,
 		Judge: judge{revoked, permissions, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
@@ -366,7 +367,8 @@ func (n *Node) sendHere(id proto.ClientID, to proto.Target, event proto.EventNam
 type asking struct{ *Node }
 
 func (a asking) Send(ctx context.Context, to proto.Target, event proto.EventName, data any, opts ...emitter.Option) (emitter.Receipt, error) {
-	if id, ok := to.Client(); ok && !a.holds(id) {
+	id, _ := to.Client()
+	if node, ours := id.Node(); ours && node != a.id {
 		return a.bus.Ask(ctx, id, event, data, opts...)
 	}
 	return a.Node.Send(ctx, to, event, data, opts...)

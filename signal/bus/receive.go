@@ -84,6 +84,9 @@ func (b *Bus) direct(dst Receiver, payload []byte) error {
 }
 
 func (b *Bus) ignisRoom(dst Receiver, room proto.Room, payload []byte) error {
+	if proto.IsMirror(payload) {
+		return nil // it comes by our own channel too
+	}
 	target, m, err := proto.DecodeIgnis(payload)
 	if err != nil {
 		return err
@@ -100,7 +103,7 @@ func (b *Bus) ignisRoom(dst Receiver, room proto.Room, payload []byte) error {
 // a room when it does not know the client.
 func (b *Bus) ignisClient(dst Receiver, channel string, payload []byte) error {
 	id := proto.IgnisClient(channel)
-	if id.Check() != nil {
+	if _, ours := id.Node(); !ours || proto.IsMirror(payload) {
 		return nil // a room whose name only begins like a client of ours
 	}
 	_, m, err := proto.DecodeIgnis(payload)

@@ -77,7 +77,7 @@ type Config struct {
 	FrameBytes           int            `env:"APP_ENV_SIGNAL_FRAME_BYTES" envDefault:"65536"`                              // largest frame from a client
 	Encryption           string         `env:"APP_ENV_SIGNAL_ENCRYPTION" envDefault:"optional"`                            // of frames: off, optional (clients that offer a key), required
 	EncryptionInfo       string         `env:"APP_ENV_SIGNAL_ENCRYPTION_INFO" envDefault:"ignis-ecdh-p256-aes-256-gcm-v1"` // context of the key derivation: the original's hkdfInfo
-	Ignis                string         `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                                   // hear the original's channels, or off
+	Ignis                string         `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                                   // hear the original's channels, or off; mirror: also publish there what is published here
 	AuthTimeout          time.Duration  `env:"APP_ENV_SIGNAL_AUTH_TIMEOUT" envDefault:"5s"`                                // from the connect to the authenticate frame
 	Readers              string         `env:"APP_ENV_SIGNAL_READERS" envDefault:"auto"`                                   // how connections are read: auto, epoll or goroutine
 	LogLevel             string         `env:"APP_ENV_SIGNAL_LOG_LEVEL" envDefault:"info"`                                 // debug, info, warn, error
@@ -247,7 +247,7 @@ func (c Config) mistakes() (all []mistake) {
 	}
 	check(c.FrameBytes >= 1024 && c.FrameBytes <= 1<<20, "FRAME_BYTES", "from 1024 to 1048576", c.FrameBytes)
 	oneOf("ENCRYPTION", cmp.Or(c.Encryption, "optional"), "off", "optional", "required")
-	oneOf("IGNIS", c.Ignis, "listen", "off")
+	oneOf("IGNIS", c.Ignis, "listen", "off", "mirror")
 	check(len(c.Redis.SigningKeys) == 0 || c.Ignis == "off", "IGNIS", "off with "+emitter.EnvPrefix+"SIGNING_KEYS, since the original signs nothing", c.Ignis)
 	check(c.AuthTimeout > 0, "AUTH_TIMEOUT", "positive", c.AuthTimeout)
 	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")

@@ -64,7 +64,7 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 		"APP_ENV_SIGNAL_ALLOWED_ORIGINS":  "app.example.com",
 		"APP_ENV_SIGNAL_LIMITS":           "maybe",
 		"APP_ENV_SIGNAL_FRAME_BYTES":      "many",
-		"APP_ENV_SIGNAL_IGNIS":            "mirror",
+		"APP_ENV_SIGNAL_IGNIS":            "echo",
 		"APP_ENV_SIGNAL_AUTH_TIMEOUT":     "5 seconds",
 		"APP_ENV_SIGNAL_LOG_LEVEL":        "loud",
 		"APP_ENV_WEBSOCKET_REDIS_MODE":    "mesh",

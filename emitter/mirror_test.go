@@ -1,0 +1,110 @@
+package emitter_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+// old is a client of a server of the original.
+const old proto.ClientID = "5f0c2f6e-8f9d-4b8e-9f43-0d2f7c0f5a11"
+
+// TestMirror: what is sent is heard by the original's servers too, once: also what is sent again,
+// and what is left out where the original knows of it.
+func TestMirror(t *testing.T) {
+	for name, srv := range redistest.Each(t) {
+		t.Run(name, func(t *testing.T) {
+			rdb := srv.Settings().Open()
+			defer rdb.Close()
+			server := rdb.PSubscribe(t.Context(), proto.IgnisAll()...)
+			defer server.Close()
+			for range proto.IgnisAll() {
+				if _, err := server.Receive(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			at := srv.Settings()
+			at.Mirror = true
+			e := open(t, at)
+			send := func(to proto.Target, n int, opts ...emitter.Option) (emitter.Receipt, error) {
+				return e.Send(t.Context(), to, "paid", n, opts...)
+			}
+			fine := func(_ emitter.Receipt, err error) {
+				t.Helper()
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			fine(send(proto.ToRoom("orders"), 1, emitter.EventID("e-1"), emitter.Except(old, nobody)))
+			if r, err := send(proto.ToRoom("orders"), 1, emitter.EventID("e-1"), emitter.Except(old, nobody)); err != nil || !r.Duplicate {
+				t.Errorf("sent again: %+v, %v", r, err)
+			}
+			fine(send(proto.ToRoom("orders"), 2, emitter.Live()))
+			fine(send(proto.ToUser("u1"), 3))
+			fine(send(proto.ToEveryone(), 4))
+			if _, err := send(proto.ToClient(nobody), 5); !errors.Is(err, emitter.ErrNoReceiver) && srv.Settings().Ways() == emitter.Classic {
+				t.Errorf("a client of a node that is gone: %v", err)
+			}
+			fine(send(proto.ToClient(old), 6))
+			want := []string{
+				`ws:room:orders {"serverId":"signal","type":"room","target":"orders","event":"paid","data":1,"exclude":["` + string(old) + `","` + string(nobody) + `"]}`,
+				`ws:room:orders {"serverId":"signal","type":"room","target":"orders","event":"paid","data":2}`,
+				`ws:user:u1 {"serverId":"signal","type":"user","target":"u1","event":"paid","data":3}`,
+				`ws:broadcast {"serverId":"signal","type":"broadcast","event":"paid","data":4}`,
+				`ws:client:` + string(old) + ` {"serverId":"signal","type":"client","target":"` + string(old) + `","event":"paid","data":6}`,
+			}
+			var got []string
+			for range want {
+				ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
+				m, err := server.ReceiveMessage(ctx)
+				cancel()
+				if err != nil {
+					t.Fatalf("%v after %q", err, got)
+				}
+				got = append(got, m.Channel+" "+m.Payload)
+				if !proto.IsMirror([]byte(m.Payload)) {
+					t.Errorf("a node would take %s for the original's", m.Payload)
+				}
+			}
+			if srv.Settings().Mode == emitter.Cluster { // servers of a cluster keep no order between channels
+				slices.Sort(got)
+				slices.Sort(want)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the original hears\n%s, want\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+// TestMirrorIsForAll: a client of the original cannot be told by who does not mirror, and where a node
+// mirrors nobody begins who does not.
+func TestMirrorIsForAll(t *testing.T) {
+	srv := redistest.Start(t)
+	plain := open(t, srv.Settings())
+	if _, err := plain.SendToClient(t.Context(), old, "paid", 1); !errors.Is(err, emitter.ErrInvalid) || !strings.Contains(err.Error(), emitter.IgnisEnv) {
+		t.Errorf("a client of the original: %v", err)
+	}
+	at := srv.Settings()
+	at.Mirror = true
+	mirroring := open(t, at)
+	if _, err := mirroring.SendToClient(t.Context(), old, "paid", 1); !errors.Is(err, emitter.ErrNoReceiver) {
+		t.Errorf("without a server of the original: %v", err)
+	}
+	if err := errors.Join(mirroring.Enforce(t.Context()), mirroring.Check(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, srv.Settings()).Check(t.Context()); !errors.Is(err, emitter.ErrDisagrees) || !strings.Contains(err.Error(), emitter.IgnisEnv) {
+		t.Errorf("one that does not mirror: %v", err)
+	}
+	t.Setenv(emitter.IgnisEnv, "mirror")
+	if s, err := emitter.SettingsFromEnv(); err != nil || !s.Mirror {
+		t.Errorf("from the environment: %+v, %v", s, err)
+	}
+}
