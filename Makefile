@@ -71,10 +71,10 @@ lint: ## gofmt, vet, staticcheck
 	@GO=$(GO) scripts/lint $(MODULES)
 
 .PHONY: interop
-interop: ## the original's own emitter against a node
+interop: ## the original's own servers and emitter beside nodes of ours
 	@scripts/need redis-server
 	@cd scripts/interop && npm ci --no-fund --no-audit --loglevel=error
-	@SIGNAL_TEST_INTEROP=required $(GO) test -race -count=1 -run '^TestInterop$$' ./signal
+	@SIGNAL_TEST_INTEROP=required $(GO) test -race -count=1 -run '^(TestInterop|TestFleet|TestRollingMove)$$' ./signal
 
 .PHONY: smoke
 smoke: build ## start what make run starts, send an event, stop

@@ -309,6 +309,11 @@ func TestIgnis(t *testing.T) {
 		rdb.Publish(t.Context(), c.channel, fmt.Sprintf(`{"serverId":"emitter","type":%q,"target":%q,"event":"e","data":1,"exclude":["a"]}`, c.kind, c.target))
 		n.await(t, c.want)
 	}
+	// What we publish there ourselves has come already.
+	for _, room := range []proto.Room{"orders", looksLikeOurs} {
+		to := proto.ToRoom(room)
+		rdb.Publish(t.Context(), proto.IgnisTarget(to), proto.AppendIgnis(nil, to, proto.Message{Event: proto.Event{Event: "ours"}}))
+	}
 	// A server that does not know the client publishes its id as a room.
 	rdb.Publish(t.Context(), "ws:room:"+string(id), fmt.Sprintf(`{"serverId":"s","type":"room","target":%q,"event":"again"}`, id))
 	n.await(t, "client "+string(id)+": again ")
