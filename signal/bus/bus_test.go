@@ -310,7 +310,7 @@ func TestIgnis(t *testing.T) {
 		n.await(t, c.want)
 	}
 	// What we publish there ourselves has come already.
-	for _, room := range []proto.Room{"orders", looksLikeOurs} {
+	for _, room := range []proto.Room{"orders", proto.Room(id)} {
 		to := proto.ToRoom(room)
 		rdb.Publish(t.Context(), proto.IgnisTarget(to), proto.AppendIgnis(nil, to, proto.Message{Event: proto.Event{Event: "ours"}}))
 	}
