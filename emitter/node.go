@@ -99,6 +99,13 @@ func (e *Emitter) Answer(ctx context.Context, a proto.Answer) error {
 	return err
 }
 
+// Returned tells the node of a connection, for nodes, that its client has come back elsewhere.
+func (e *Emitter) Returned(ctx context.Context, id proto.ClientID) error {
+	node, _ := id.Node()
+	_, err := e.publish(ctx, e.layout.Inbox(node), proto.AppendReturned(nil, id))
+	return err
+}
+
 // Probe publishes to a channel that only the node itself hears, for nodes.
 func (e *Emitter) Probe(ctx context.Context, channel, payload string) error {
 	_, err := e.publish(ctx, channel, []byte(payload))

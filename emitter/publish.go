@@ -86,6 +86,7 @@ func load(ctx context.Context, c *redis.Conn) error {
 		p.ScriptLoad(ctx, readSource)
 		p.ScriptLoad(ctx, rollSource)
 		p.ScriptLoad(ctx, leaseSource)
+		p.ScriptLoad(ctx, occupySource)
 		p.ScriptLoad(ctx, revokeSource)
 		return nil
 	})

@@ -90,11 +90,13 @@ type Error struct {
 	Message string    `json:"message"`
 	Detail  string    `json:"detail,omitempty"`
 	Ref     string    `json:"ref,omitempty"` // id of the frame that was wrong
+	// RetryAfter is how long to wait before the same may succeed, in milliseconds; 0 when nobody knows.
+	RetryAfter int64 `json:"retryAfter,omitempty"`
 }
 
 // NewError is the error with its text from the table.
 func NewError(code ErrorCode, detail, ref string) Error {
-	return Error{code, code.Message(), detail, ref}
+	return Error{Code: code, Message: code.Message(), Detail: detail, Ref: ref}
 }
 
 // AppendFrame appends the frame {"event","data","id"}; id repeats the id of the

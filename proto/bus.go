@@ -210,6 +210,19 @@ func DecodeAnswer(b []byte) (Answer, error) {
 // IsAnswer says whether a message in an inbox is an answer rather than an event.
 func IsAnswer(b []byte) bool { return bytes.HasPrefix(b, []byte("R1 ")) }
 
+// AppendReturned appends, for the inbox of a node, that the client of one of its connections has come back
+// to another node.
+//
+//	C1 <clientId>
+func AppendReturned(dst []byte, id ClientID) []byte { return append(append(dst, "C1 "...), id...) }
+
+// DecodeReturned is the connection whose client has come back, if the message says that.
+func DecodeReturned(b []byte) (id ClientID, is bool) {
+	rest, is := bytes.CutPrefix(b[:min(len(b), MaxName)], []byte("C1 "))
+	id = ClientID(rest)
+	return id, is && id.Check() == nil
+}
+
 // A Layout knows the names on Redis under one prefix. The hash tag is the room
 // itself, also on a single Redis, so that moving to a cluster renames nothing.
 type Layout struct {
@@ -239,6 +252,9 @@ func (l Layout) Log(r Room) string { return l.name(string(r), "log") }
 
 // Once is the string that says what became of an event, for its sender's next try.
 func (l Layout) Once(r Room, id EventID) string { return l.name(string(r), "id:"+string(id)) }
+
+// Crowd is the hash of the nodes on which a room has members.
+func (l Layout) Crowd(r Room) string { return l.name(string(r), "in") }
 
 // Snapshot is the string that holds a room's snapshot.
 func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }

@@ -21,7 +21,7 @@ import (
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
-	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/hook"
 	"github.com/signal-team/signal/signal/transport/wstest"
 )
 
@@ -42,10 +42,10 @@ func startApplication(t *testing.T, answer func(http.ResponseWriter, map[string]
 		a.asked.Add(1)
 		body, err := io.ReadAll(r.Body)
 		var at int64
-		if _, err := fmt.Sscanf(r.Header.Get(auth.Signature), "t=%d,", &at); err != nil || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
-			t.Errorf("signed at %q: %v", r.Header.Get(auth.Signature), err)
+		if _, err := fmt.Sscanf(r.Header.Get(hook.Signature), "t=%d,", &at); err != nil || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
+			t.Errorf("signed at %q: %v", r.Header.Get(hook.Signature), err)
 		}
-		if want := auth.Sign([]byte(hookSecret), time.Unix(at, 0), body); !hmac.Equal([]byte(want), []byte(r.Header.Get(auth.Signature))) {
+		if want := hook.Sign([]byte(hookSecret), time.Unix(at, 0), body); !hmac.Equal([]byte(want), []byte(r.Header.Get(hook.Signature))) {
 			t.Error("the signature is not ours")
 		}
 		var q map[string]any

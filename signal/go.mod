@@ -12,6 +12,7 @@ require (
 	github.com/redis/go-redis/v9 v9.23.0 // Redis
 	github.com/signal-team/signal/emitter v0.0.0
 	github.com/signal-team/signal/proto v0.0.0
+	github.com/sony/gobreaker/v2 v2.4.0 // an address of the application that fails is left alone for a while
 	github.com/spf13/cobra v1.10.2 // commands
 	go.uber.org/zap v1.28.0 // the log
 	golang.org/x/sync v0.24.0 // errgroup: the parts of a node end together

@@ -28,13 +28,13 @@ import (
 //	├──────────────────────────────┤
 //	│ room   js            config  │      what order means; the browser's half; what the operator said
 //	├──────────────────────────────┤
-//	│ emitter                      │      what others import
+//	│ emitter      hook            │      what others import, and what others implement
 //	├──────────────────────────────┤
 //	│ proto                        │      what everyone agrees on
 //	└──────────────────────────────┘
 var house = [][]string{
 	{"proto"},
-	{"emitter"},
+	{"emitter", "signal/hook"},
 	{"signal/room", "signal/config", "signal/js"},
 	{"signal/hub", "signal/auth", "signal/bus"},
 	{"signal/session"},
@@ -51,8 +51,9 @@ var yard = []string{"emitter/redistest", "signal/checker", "signal/transport/wst
 // of ours.
 var never = map[string][]string{
 	"emitter":          {"only: proto"},
-	"signal/config":    {"only: emitter proto"},
-	"signal/auth":      {"only: proto"},
+	"signal/hook":      {"only: proto", "github.com/redis"},
+	"signal/config":    {"only: emitter proto signal/hook"},
+	"signal/auth":      {"only: proto signal/hook"},
 	"signal/hub":       {"only: proto signal/room", "net/http", "go.uber.org/zap", "net", "time"},
 	"signal/room":      {"only: proto", "context", "time", "sync", "net", "os", "io"},
 	"signal/bus":       {"signal/hub", "net/http"},

@@ -31,6 +31,7 @@ import (
 	"github.com/signal-team/signal/signal/auth"
 	"github.com/signal-team/signal/signal/bus"
 	"github.com/signal-team/signal/signal/config"
+	"github.com/signal-team/signal/signal/hook"
 	"github.com/signal-team/signal/signal/hub"
 	"github.com/signal-team/signal/signal/session"
 	"github.com/signal-team/signal/signal/transport"
@@ -59,6 +60,8 @@ type Node struct {
 	keys     []*auth.Keys // of tokens
 	hub      *hub.Hub
 	bus      *bus.Bus
+	sessions *session.Options
+	notices  *hook.Outbox // nil unless somebody is told
 	sockets  *transport.WebSocket
 	public   *http.Server
 	admin    *http.Server
@@ -74,7 +77,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		return nil, err
 	}
 	reg := prometheus.NewRegistry()
-	count := countAnswers(reg)
+	count, dropped := countAnswers(reg), countDropped(reg)
 	who, keys, err := Verifier(cfg, count)
 	access, accessKeys, aerr := accessVerifier(cfg, count)
 	if err := errors.Join(err, aerr); err != nil {
@@ -85,10 +88,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		overHTTP, _, _ = Verifier(cfg, count)
 	}
 	n := &Node{id: proto.NewNodeID(), keys: []*auth.Keys{keys, accessKeys}}
-	var permissions *auth.Permissions
-	if cfg.RoomsURL != "" {
-		permissions = auth.NewPermissions(hook(cfg, "rooms", cfg.RoomsURL, auth.PermissionTimeout, count))
-	}
+	permissions := permissions(cfg, count)
 	n.log = log.With(zap.String("node", string(n.id)))
 	if err := n.listen(&cfg); err != nil {
 		return nil, err
@@ -98,28 +98,30 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	n.emitter = emitter.New(cfg.Redis)
 	n.countPublished(reg)
+	n.notices = n.outbox(cfg, count, dropped)
 	revoked := &auth.Revoked{}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "signal_revocations", Help: "Revocations that may still cover a token.",
 	}, func() float64 { return float64(revoked.Size()) }))
 	n.bus = bus.New(bus.Options{
 		Node: n.id, Version: Version(), Redis: cfg.Redis, Ignis: cfg.Ignis != "off", Emitter: n.emitter,
-		Judge: judge{revoked, permissions, n}, Keep: keep(cfg), Log: n.log, Registerer: reg,
+		Judge: judge{revoked, permissions, n}, Notices: n.notices, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
-	sessions := &session.Options{
+	n.sessions = &session.Options{
 		Node: n.id, Hub: n.hub, Verifier: who, Tickets: n.emitter, Permissions: permissions, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
+		Messages: messages(cfg, count), MessageDropped: func(reason string) { dropped("message", reason, 1) }, Notices: n.notices,
 		Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout,
 		Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
 		Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),
 	}
 	n.sockets = transport.New(transport.Options{
-		Session:    sessions,
+		Session:    n.sessions,
 		FrameBytes: cfg.FrameBytes, Origins: cfg.AllowedOrigins, PagesOnly: cfg.OriginRequired, Proxies: cfg.TrustedProxies, Readers: cfg.Readers, Log: n.log, Registerer: reg,
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: overHTTP, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Admits: n.sockets.Admits, Refused: func(err error) { sessions.Refused(err) }, Revoker: n.emitter,
+		Historian: n.emitter, Verifier: overHTTP, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Admits: n.sockets.Admits, Refused: func(err error) { n.sessions.Refused(err) }, Revoker: n.emitter,
 		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
 		Tickets:  n.emitter, Locator: n.emitter, Origins: cfg.AllowedOrigins,
 		Facts: api.Facts{
@@ -245,6 +247,10 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error { return bus.RunEmbedded(below, n.embeddedAt) })
 	}
 	n.admin.BaseContext = func(net.Listener) context.Context { return failed } // a profile under way ends too
+	tellers, told := errgroup.WithContext(context.WithoutCancel(ctx))          // who tells of the end of all others
+	telling, untold := context.WithCancel(told)
+	defer untold()
+	tellers.Go(func() error { return n.notices.Run(telling) })
 	g.Go(func() error { return n.hub.Run(below) })
 	for _, keys := range n.keys {
 		g.Go(func() error {
@@ -269,10 +275,13 @@ func (n *Node) Run(ctx context.Context) error {
 			})
 		}
 		err := plain.Wait()
+		within(requestsTimeout, func(ctx context.Context) error { n.sessions.Finish(ctx); return nil })
 		stop() // 3. nobody is left to deliver to
 		return err
 	})
-	err := errors.Join(g.Wait(), n.emitter.Close())
+	err := g.Wait()
+	untold()
+	err = errors.Join(err, tellers.Wait(), n.emitter.Close())
 	n.log.Info("node stopped")
 	return err
 }
@@ -296,6 +305,7 @@ func (n *Node) announce() {
 		"pages of any origin may connect: APP_ENV_SIGNAL_ALLOWED_ORIGINS=*":              slices.Contains(c.AllowedOrigins, "*"),
 		"clients may ask for as much as they like: APP_ENV_SIGNAL_LIMITS=off":            c.Limits == "off",
 		"tokens are sent in the open: http:// in APP_ENV_SIGNAL_AUTH_URL or _ACCESS_URL": strings.HasPrefix(c.AuthURL, "http:") || strings.HasPrefix(c.AccessURL, "http:"),
+		"the application cannot know who asks it: no APP_ENV_SIGNAL_HOOK_SECRET":         c.HookSecret == "" && c.AuthURL+c.RoomsURL+c.MessageURL+c.NoticesURL+c.AccessURL != "",
 		"redis is embedded: for development, nothing is kept over a restart":             n.embeddedAt != nil,
 	} {
 		if taken {

@@ -2,13 +2,10 @@ package signal
 
 import (
 	"fmt"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/signal-team/signal/signal/api"
 	"github.com/signal-team/signal/signal/auth"
 	"github.com/signal-team/signal/signal/config"
+	"github.com/signal-team/signal/signal/hook"
 	"github.com/signal-team/signal/signal/session"
 )
 
@@ -19,7 +16,10 @@ func Verifier(cfg Config, count func(hook, result string)) (session.Verifier, *a
 	case "none":
 		return auth.None{}, nil, nil
 	case "ask":
-		return auth.NewAsker(hook(cfg, "auth", cfg.AuthURL, auth.AskTimeout, count), AuthOptions(cfg)), nil, nil
+		if who := cfg.Hooks.Authenticator; who != nil {
+			return auth.NewAsker(who, AuthOptions(cfg)), nil, nil
+		}
+		return auth.NewAsker(address(cfg, "auth", cfg.AuthURL, hook.AskTimeout, count), AuthOptions(cfg)), nil, nil
 	}
 	return verifier(AuthOptions(cfg), "JWT_KEYS", cfg.JWTKeys)
 }
@@ -30,24 +30,9 @@ func accessVerifier(cfg Config, count func(hook, result string)) (api.Verifier, 
 	case !cfg.Exchanges():
 		return nil, nil, nil
 	case cfg.AccessURL != "":
-		return auth.NewAsker(hook(cfg, "access", cfg.AccessURL, auth.AskTimeout, count), auth.Options{}), nil, nil
+		return auth.NewAsker(address(cfg, "access", cfg.AccessURL, hook.AskTimeout, count), auth.Options{}), nil, nil
 	}
 	return verifier(auth.Options{Secret: []byte(cfg.AccessSecret), Issuer: cfg.AccessIssuer, Audience: cfg.AccessAudience}, "ACCESS_KEYS", cfg.AccessKeys)
-}
-
-func hook(cfg Config, name, url string, timeout time.Duration, count func(hook, result string)) *auth.Hook {
-	return auth.NewHook(url, []byte(cfg.HookSecret), timeout, func(result string) { count(name, result) })
-}
-
-func countAnswers(reg prometheus.Registerer) func(hook, result string) {
-	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "signal_hook_answers_total", Help: "What the application answered when it was asked: ok, no, or failed to.",
-	}, []string{"hook", "result"})
-	reg.MustRegister(answers)
-	for _, name := range [...]string{"auth", "rooms", "access"} {
-		answers.WithLabelValues(name, "failed") // so that it can be watched before it happens
-	}
-	return func(hook, result string) { answers.WithLabelValues(hook, result).Inc() }
 }
 
 func verifier(o auth.Options, name, keys string) (_ session.Verifier, _ *auth.Keys, err error) {

@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hook"
 )
-
-// AskTimeout is how long the application has to say who somebody is.
-const AskTimeout = 3 * time.Second
 
 // An Asker asks the application whose a token is, whatever that looks like:
 //
@@ -20,12 +18,12 @@ const AskTimeout = 3 * time.Second
 //
 // 401 and 403 are a refusal; that it cannot be asked is none, but lets nobody in either.
 type Asker struct {
-	hook *Hook
+	whom hook.Authenticator
 	o    Options // MaxLifetime, Rooms and Publish
 }
 
 // NewAsker returns an Asker.
-func NewAsker(h *Hook, o Options) *Asker { return &Asker{h, o} }
+func NewAsker(whom hook.Authenticator, o Options) *Asker { return &Asker{whom, o} }
 
 // Verify refuses what cannot be asked about; all else is for Await.
 func (a *Asker) Verify(token string) (Identity, error) {
@@ -40,19 +38,11 @@ func (a *Asker) Await(ctx context.Context, token string) (Identity, error) {
 	if _, err := a.Verify(token); !errors.Is(err, ErrLater) {
 		return Identity{}, err
 	}
-	var said struct {
-		User    proto.UserID  `json:"userId"`
-		Session string        `json:"session"`
-		Tenant  string        `json:"tenant"`
-		TokenID string        `json:"tokenId"`
-		Expires int64         `json:"expires"`
-		Issued  int64         `json:"issued"`
-		Rooms   *proto.Grants `json:"rooms"`
-		Publish *proto.Grants `json:"publish"`
-	}
+	ctx, cancel := context.WithTimeout(ctx, hook.AskTimeout+time.Second) // its turn may be a while away
+	defer cancel()
 	now := time.Now() // a revocation that comes while the application answers covers it
-	err := a.hook.ask(ctx, map[string]string{"token": token}, &said)
-	if errors.Is(err, errNo) {
+	said, err := a.whom.Authenticate(ctx, token)
+	if errors.Is(err, hook.ErrRefused) {
 		return Identity{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err != nil {

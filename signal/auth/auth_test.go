@@ -19,6 +19,7 @@ import (
 
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/hook"
 )
 
 var secret = []byte("0123456789abcdef0123456789abcdef")
@@ -222,7 +223,7 @@ func TestAskedIdentity(t *testing.T) {
 	}))
 	defer app.Close()
 	before := time.Now().UnixMilli()
-	id, err := auth.NewAsker(auth.NewHook(app.URL, nil, auth.AskTimeout, func(string) {}), auth.Options{MaxLifetime: time.Minute}).Await(t.Context(), "token")
+	id, err := auth.NewAsker(hook.NewAddress(app.URL, nil, hook.AskTimeout, func(string) {}), auth.Options{MaxLifetime: time.Minute}).Await(t.Context(), "token")
 	if err != nil || id.Issued < before || id.Issued > time.Now().UnixMilli() || id.Expires > time.Now().Add(time.Minute).Unix() {
 		t.Errorf("%+v, %v; asked at %d", id, err, before)
 	}
@@ -241,7 +242,7 @@ func TestForgottenPermissions(t *testing.T) {
 		_, _ = io.WriteString(w, `{"rooms":["a","b"],"publish":["a"],"expires":99999999999999}`)
 	}))
 	defer app.Close()
-	p := auth.NewPermissions(auth.NewHook(app.URL, nil, auth.PermissionTimeout, func(string) {}))
+	p := auth.NewPermissions(hook.NewAddress(app.URL, nil, hook.RoomsTimeout, func(string) {}))
 	id := auth.Identity{Bearer: proto.Bearer{User: "u1", Session: "s", Tenant: "t"}}
 	for _, r := range []proto.Revocation{{User: "u1"}, {Session: "s"}, {Tenant: "t"}, {User: "u1", Room: "a"}} {
 		if allowed, err := p.Ask(t.Context(), id, []proto.Room{"a", "b"}); err != nil || len(allowed) != 2 || !p.Join(id.Bearer, "a") || !p.Publish(id.Bearer, "a") || p.Publish(id.Bearer, "b") {

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hook"
 )
 
 // How permissions are asked for and kept.
 const (
-	PermissionTimeout = time.Second
 	permissionLife    = 5 * time.Minute  // of an answer that does not say
 	permissionsMost   = 200_000          // kept; beyond it any other is forgotten
 	permissionLeast   = 10 * time.Second // of an answer that has run out already: the join is under way
@@ -27,7 +27,7 @@ const (
 //
 // What was not asked for is not granted. nil asks nobody and allows nothing.
 type Permissions struct {
-	hook *Hook
+	whom hook.Rooms
 
 	mu     sync.Mutex
 	kept   map[permission]granted // guarded by mu
@@ -49,8 +49,8 @@ type granted struct {
 }
 
 // NewPermissions returns Permissions that nobody has yet.
-func NewPermissions(h *Hook) *Permissions {
-	return &Permissions{hook: h, kept: map[permission]granted{}}
+func NewPermissions(whom hook.Rooms) *Permissions {
+	return &Permissions{whom: whom, kept: map[permission]granted{}}
 }
 
 func of(b proto.Bearer, r proto.Room) permission { return permission{b.User, b.Session, b.Tenant, r} }
@@ -76,24 +76,14 @@ func (p *Permissions) Publish(b proto.Bearer, r proto.Room) bool { return p.find
 // Ask asks which of the rooms the client may join, and returns those. An error means that the
 // application does not say.
 func (p *Permissions) Ask(ctx context.Context, id Identity, rooms []proto.Room) (allowed []proto.Room, err error) {
-	ctx, cancel := context.WithTimeout(ctx, PermissionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, hook.RoomsTimeout)
 	defer cancel()
-	question := struct {
-		User    proto.UserID `json:"userId"`
-		Session string       `json:"session,omitempty"`
-		Tenant  string       `json:"tenant,omitempty"`
-		Rooms   []proto.Room `json:"rooms"`
-	}{id.User, id.Session, id.Tenant, rooms}
 	p.mu.Lock()
 	forgot := p.forgot
 	p.mu.Unlock()
-	var said struct {
-		Rooms   *[]proto.Room `json:"rooms"`
-		Publish []proto.Room  `json:"publish"`
-		Expires int64         `json:"expires"`
-	}
-	switch err := p.hook.ask(ctx, question, &said); {
-	case errors.Is(err, errNo):
+	var said hook.Allowed
+	switch said, err = p.whom.Allow(ctx, hook.Wanted{User: id.User, Session: id.Session, Tenant: id.Tenant, Rooms: rooms}); {
+	case errors.Is(err, hook.ErrRefused):
 		return nil, nil
 	case err != nil:
 		return nil, err

@@ -70,11 +70,26 @@ func (b *Bus) answered(a proto.Answer) {
 	}
 }
 
-// answer tells other nodes what became of their events, so that the receive loop
-// need not wait for Redis.
+// Returned lets the node of a connection know that its client has come back to this one. It does not wait.
+func (b *Bus) Returned(id proto.ClientID) {
+	if node, ours := id.Node(); !ours || node == b.node {
+		return
+	}
+	select {
+	case b.returned <- id:
+	default: // so many at once that some are told of as gone
+	}
+}
+
+// answer tells other nodes what became of their events, and who has come back, so that the receive
+// loop need not wait for Redis.
 func (b *Bus) answer(ctx context.Context) {
 	for {
 		select {
+		case id := <-b.returned:
+			bounded, cancel := context.WithTimeout(ctx, askTimeout)
+			_ = b.emitter.Returned(bounded, id) // else its end is told, which says nothing new
+			cancel()
 		case a := <-b.answers:
 			bounded, cancel := context.WithTimeout(ctx, askTimeout)
 			if err := b.emitter.Answer(bounded, a); err != nil && ctx.Err() == nil {

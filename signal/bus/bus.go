@@ -23,6 +23,7 @@ import (
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hook"
 )
 
 // linger is how long a room is heard after its last member has left, so that a
@@ -86,14 +87,17 @@ type Bus struct {
 	metrics *metrics
 
 	routes  routes
-	live    atomic.Int64  // nodes, as of the last lease
-	revoked chan struct{} // holds one: somebody has said that there is a revocation
-	judged  atomic.Int64  // clock at which the revocations were last begun to be read, with success; 0 before
+	live    atomic.Pointer[[]proto.NodeID] // nodes, as of the last lease; nil before
+	revoked chan struct{}                  // holds one: somebody has said that there is a revocation
+	judged  atomic.Int64                   // clock at which the revocations were last begun to be read, with success; 0 before
 
-	back    chan struct{} // holds one: all that was down is up again
-	answers chan proto.Answer
-	began   time.Time
-	health  health
+	back     chan struct{} // holds one: all that was down is up again
+	answers  chan proto.Answer
+	returned chan proto.ClientID // connections of other nodes whose client has come back here
+	notices  *hook.Outbox        // nil: nobody is told
+	crowd    crowd
+	began    time.Time
+	health   health
 
 	mu   sync.Mutex
 	asks map[proto.AskID]chan int // guarded by mu: questions without an answer
@@ -107,6 +111,7 @@ type Options struct {
 	Ignis      bool             // also hear the channels of the original
 	Emitter    *emitter.Emitter // on the same Redis
 	Judge      Judge
+	Notices    *hook.Outbox  // is told which rooms are occupied; may be nil
 	Keep       time.Duration // how long a revocation may cover a token that lives
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
@@ -116,7 +121,7 @@ type Options struct {
 func New(o Options) *Bus {
 	b := &Bus{
 		node: o.Node, version: o.Version, at: o.Redis, layout: o.Redis.Layout(), inbox: proto.NodeRoom(o.Node), ignis: o.Ignis,
-		emitter: o.Emitter, signer: o.Emitter.Signer(), judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
+		emitter: o.Emitter, signer: o.Emitter.Signer(), judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), returned: make(chan proto.ClientID, 4096), notices: o.Notices, back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
 	}
 	b.routes.init()
 	b.routes.want(b.inbox, true)
@@ -126,10 +131,20 @@ func New(o Options) *Bus {
 }
 
 // Subscribe wants a room to be heard: see hub.Subscriber.
-func (b *Bus) Subscribe(r proto.Room) { b.routes.want(r, true) }
+func (b *Bus) Subscribe(r proto.Room) {
+	b.routes.want(r, true)
+	if b.notices != nil {
+		b.crowd.enters(r)
+	}
+}
 
 // Unsubscribe undoes one Subscribe. The room is heard for another ten seconds.
-func (b *Bus) Unsubscribe(r proto.Room) { b.routes.want(r, false) }
+func (b *Bus) Unsubscribe(r proto.Room) {
+	b.routes.want(r, false)
+	if b.notices != nil {
+		b.crowd.leaves(r, time.Now())
+	}
+}
 
 // Ready says why new clients should go to another node, or nil.
 func (b *Bus) Ready() error {
@@ -155,6 +170,7 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	g.Go(func() error { b.renew(ctx); return nil })
 	g.Go(func() error { b.followRevoked(ctx); return nil })
 	g.Go(func() error { b.trust(ctx); return nil })
+	g.Go(func() error { b.tellCrowds(ctx); return nil })
 	g.Go(func() error { return b.route(ctx, dst) })
 	return g.Wait()
 }

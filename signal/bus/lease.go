@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/proto"
 )
 
 // A node holds a lease on Redis, by the clock of Redis, so that everyone knows which nodes
@@ -17,6 +18,14 @@ const (
 	leaseEvery = 5 * time.Second
 	leaseLasts = 15 * time.Second
 )
+
+// nodes is how many live, as of the last lease.
+func (b *Bus) nodes() int {
+	if live := b.live.Load(); live != nil {
+		return len(*live)
+	}
+	return 0
+}
 
 // keepLease renews the lease until ctx ends, then gives it up.
 func (b *Bus) keepLease(ctx context.Context) {
@@ -36,7 +45,11 @@ func (b *Bus) keepLease(ctx context.Context) {
 				b.log.Warn("the lease had ended: for a while this node was not known to live")
 			}
 			generation = now
-			b.live.Store(int64(len(live)))
+			var nodes []proto.NodeID
+			for _, n := range live {
+				nodes = append(nodes, n.ID)
+			}
+			b.live.Store(&nodes)
 		}
 		select {
 		case <-every.C:

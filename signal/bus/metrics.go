@@ -54,7 +54,7 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "signal_bus_away_seconds_total", Help: "Seconds without Redis since it was first there."},
 			func() float64 { return b.health.seconds(time.Now()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_nodes", Help: "Nodes that live, this one among them, as Redis knows."},
-			func() float64 { return float64(b.live.Load()) }),
+			func() float64 { return float64(b.nodes()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_bus_subscriptions", Help: "Rooms that this node listens to."},
 			func() float64 { return float64(b.routes.size()) }))
 	return m

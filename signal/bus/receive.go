@@ -52,6 +52,10 @@ func (b *Bus) direct(dst Receiver, payload []byte) error {
 		}
 		return err
 	}
+	if id, is := proto.DecodeReturned(payload); is {
+		b.notices.Returned(id)
+		return nil
+	}
 	m, err := proto.DecodeMessage(payload)
 	if err == nil {
 		err = b.signer.Check(b.inbox, m.EventID, payload)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hook"
 )
 
 // Secret prints as [secret], however it is printed.
@@ -28,6 +29,7 @@ type Secret = emitter.Secret
 // A Config says how a node works. The doc of a field is its line in the README.
 type Config struct {
 	Redis emitter.Settings `env:"-"` // APP_ENV_WEBSOCKET_REDIS_*: see emitter.SettingsFromEnv
+	Hooks hook.Hooks       `env:"-"` // what a program that embeds the node answers itself
 
 	Addr      string `env:"APP_ENV_SIGNAL_ADDR" envDefault:":8080"`                // where clients and services connect
 	AdminAddr string `env:"APP_ENV_SIGNAL_ADMIN_ADDR" envDefault:"127.0.0.1:9090"` // /livez, /readyz, /metrics, /debug/pprof
@@ -35,6 +37,8 @@ type Config struct {
 	Auth           string        `env:"APP_ENV_SIGNAL_AUTH" envDefault:"jwt"`          // jwt; ask: the application is asked whose a token is; none: everyone may do everything, on loopback only
 	AuthURL        string        `env:"APP_ENV_SIGNAL_AUTH_URL"`                       // that is asked, with ask
 	RoomsURL       string        `env:"APP_ENV_SIGNAL_ROOMS_URL"`                      // that is asked for rooms which a token does not allow
+	MessageURL     string        `env:"APP_ENV_SIGNAL_MESSAGE_URL"`                    // that gets clients' own events, and answers
+	NoticesURL     string        `env:"APP_ENV_SIGNAL_NOTICES_URL"`                    // that is told who connects, and which rooms are occupied
 	HookSecret     Secret        `env:"APP_ENV_SIGNAL_HOOK_SECRET"`                    // signs these questions
 	AccessSecret   Secret        `env:"APP_ENV_SIGNAL_ACCESS_SECRET"`                  // of the application's access tokens, which POST /realtime/token takes: of HS256
 	AccessKeys     string        `env:"APP_ENV_SIGNAL_ACCESS_KEYS"`                    // or public keys, as JWT_KEYS
@@ -196,8 +200,8 @@ func (c Config) mistakes() (all []mistake) {
 	check(address(c.AdminAddr), "ADMIN_ADDR", "host:port", c.AdminAddr)
 	oneOf("READERS", cmp.Or(c.Readers, "auto"), "auto", "epoll", "goroutine")
 	oneOf("AUTH", c.Auth, "jwt", "ask", "none")
-	check((c.AuthURL != "") == (c.Auth == "ask"), "AUTH_URL", "set when "+Prefix+"AUTH is ask, and then alone", c.AuthURL)
-	for name, u := range map[string]string{"AUTH_URL": c.AuthURL, "ROOMS_URL": c.RoomsURL, "ACCESS_URL": c.AccessURL} {
+	check((c.AuthURL != "" || c.Hooks.Authenticator != nil) == (c.Auth == "ask"), "AUTH_URL", "set when "+Prefix+"AUTH is ask, and then alone", c.AuthURL)
+	for name, u := range map[string]string{"AUTH_URL": c.AuthURL, "ROOMS_URL": c.RoomsURL, "ACCESS_URL": c.AccessURL, "MESSAGE_URL": c.MessageURL, "NOTICES_URL": c.NoticesURL} {
 		check(u == "" || isHook(u), name, "an address that begins with https:// or http://", u)
 	}
 	check(c.HookSecret == "" || len(c.HookSecret) >= 16, "HOOK_SECRET", "at least 16 bytes long", fmt.Sprintf("%d bytes", len(c.HookSecret)))
@@ -207,7 +211,8 @@ func (c Config) mistakes() (all []mistake) {
 	for name, v := range map[string]string{"ACCESS_ISSUER": c.AccessIssuer, "ACCESS_AUDIENCE": c.AccessAudience, "ACCESS_COOKIE": c.AccessCookie} {
 		check(v == "" || c.Exchanges(), name, "empty unless one of "+Prefix+"ACCESS_SECRET, _KEYS and _URL is set", v)
 	}
-	check(c.HookSecret == "" || c.AuthURL+c.RoomsURL+c.AccessURL != "", "HOOK_SECRET", "empty unless one of "+Prefix+"AUTH_URL, _ROOMS_URL and _ACCESS_URL is set", c.HookSecret)
+	check(c.HookSecret == "" || c.AuthURL+c.RoomsURL+c.AccessURL+c.MessageURL+c.NoticesURL != "", "HOOK_SECRET",
+		"empty unless one of "+Prefix+"AUTH_URL, _ROOMS_URL, _MESSAGE_URL, _NOTICES_URL and _ACCESS_URL is set", c.HookSecret)
 	if c.Exchanges() {
 		check(c.Auth == "jwt" && c.JWTSecret != "", "JWT_SECRET", "set, with "+Prefix+"AUTH=jwt, for POST /realtime/token", "")
 		check(c.TokenLifetime > 0 && c.TokenLifetime <= 5*time.Minute, "TOKEN_LIFETIME", "positive and at most 5m", c.TokenLifetime)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -60,7 +61,7 @@ func (s *Session) ask(a ask) {
 	r := s.rarely()
 	s.mu.Lock()
 	if r.asking == nil {
-		r.asking = newLane[ask]()
+		r.asking = newLane[ask](&sync.WaitGroup{})
 	}
 	s.mu.Unlock()
 	if a.again != nil { // rights that a newer token takes back do not wait

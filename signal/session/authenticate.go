@@ -147,6 +147,7 @@ func (s *Session) judged(f proto.Frame, a proto.Authenticate, identity auth.Iden
 	}
 	client.Join("", asked, denied)
 	s.leaveLost(asked)
+	s.o.Notices.Connected(s.notice(a.Previous))
 }
 
 var errOther = errors.New("the token is of another user")

@@ -28,14 +28,15 @@ type publish struct {
 type lane[T any] struct {
 	ctx     context.Context    // of what is done; ends with the session
 	stop    context.CancelFunc // drops what has not begun yet
-	running sync.WaitGroup     // the goroutine
+	running *sync.WaitGroup    // the goroutine
 
 	mu    sync.Mutex
 	queue []T // guarded by mu: the first one is being done
 }
 
-func newLane[T any]() *lane[T] {
-	l := &lane[T]{}
+// newLane counts its goroutine among those that run.
+func newLane[T any](running *sync.WaitGroup) *lane[T] {
+	l := &lane[T]{running: running}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	return l
 }
@@ -127,7 +128,7 @@ func (s *Session) enqueue(p publish) {
 	r := s.rarely()
 	s.mu.Lock()
 	if r.lane == nil {
-		r.lane = newLane[publish]()
+		r.lane = newLane[publish](&sync.WaitGroup{})
 	}
 	s.mu.Unlock()
 	if !r.lane.take(p, s.publishOne) {

@@ -1,5 +1,6 @@
 // Package session holds one client's conversation: it authenticates, then it joins,
-// leaves and publishes, within limits, and every frame gets its answer.
+// leaves and publishes, or says what only the application understands, within limits, and
+// every frame gets its answer.
 //
 //	connecting ──authenticate──▶ authenticated ──┐
 //	    │ 5 s, or a bad token                    │ either side ends it
@@ -24,6 +25,7 @@ import (
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/auth"
+	"github.com/signal-team/signal/signal/hook"
 	"github.com/signal-team/signal/signal/hub"
 )
 
@@ -58,22 +60,27 @@ type Tickets interface {
 
 // Options are the same for all sessions of a node.
 type Options struct {
-	Node         proto.NodeID
-	Hub          *hub.Hub
-	Verifier     Verifier
-	Tickets      Tickets
-	Permissions  *auth.Permissions // nil: what the token allows
-	Revoked      *auth.Revoked
-	Publisher    Publisher
-	DefaultRooms []proto.Room
-	Limits       Limits
-	AuthTimeout  time.Duration // from the connect to a good authenticate
-	Encryption   Encryption
-	Heartbeat    time.Duration // told to the client: after so much silence it is pinged
-	Log          *zap.Logger
-	Metrics      *Metrics
+	Node        proto.NodeID
+	Hub         *hub.Hub
+	Verifier    Verifier
+	Tickets     Tickets
+	Permissions *auth.Permissions // nil: what the token allows
+	Revoked     *auth.Revoked
+	Publisher   Publisher
+	Messages    hook.Messages // nil: clients have no events of their own
+	// MessageDropped counts what the application never took, and why: full, failed.
+	MessageDropped func(reason string)
+	Notices        *hook.Outbox
+	DefaultRooms   []proto.Room
+	Limits         Limits
+	AuthTimeout    time.Duration // from the connect to a good authenticate
+	Encryption     Encryption
+	Heartbeat      time.Duration // told to the client: after so much silence it is pinged
+	Log            *zap.Logger
+	Metrics        *Metrics
 
-	users users
+	users    users
+	messages messages
 }
 
 // A Session is one conversation. Receive, and Close after it, are called by one
@@ -104,6 +111,7 @@ type rare struct {
 	joins, publishes Bucket
 	errors, entered  Bucket                  // the latter of rooms; guarded by Session.mu
 	lane             *lane[publish]          // nil until it publishes
+	messages         *lane[said]             // nil until it says something of its own
 	asking           *lane[ask]              // guarded by Session.mu until it is made; nil until the application is asked for rooms
 	sealing          *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
 	seals            bool                    // the client has sealed a frame
@@ -205,8 +213,7 @@ func (s *Session) Receive(b []byte) {
 	case proto.EventPublish:
 		s.publish(f)
 	default:
-		s.wrong()
-		s.fail(proto.CodeUnknownEvent, "a client may send authenticate, join, leave, publish and heartbeat", f.ID)
+		s.message(f)
 	}
 }
 
@@ -229,10 +236,17 @@ func (s *Session) Close() {
 		c.Close()
 		who, _ := s.who()
 		s.leaves(who.User)
+		s.o.Notices.Disconnected(s.notice(""))
 	}
 	if r.lane != nil {
 		r.lane.running.Wait()
 	}
+}
+
+// notice tells of the client.
+func (s *Session) notice(previous proto.ClientID) hook.Notice {
+	who, _ := s.who()
+	return hook.Notice{Client: s.id, Previous: previous, User: who.User, Session: who.Session, Tenant: who.Tenant}
 }
 
 // Revoke takes back what revocations cover. It may be called from any goroutine.

@@ -1,0 +1,185 @@
+package hook
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// How the application's addresses are asked.
+const (
+	atOnce      = 64 // questions under way; others wait
+	answerBytes = 64 << 10
+	fewFailures = 5 // in a row: then the address is left alone for RetryAfter
+	tries       = 3 // of a message
+	firstPause  = 100 * time.Millisecond
+)
+
+// Signature is the header in which a question says who asks:
+//
+//	Signal-Signature: t=<seconds since 1970>,v1=<hex of HMAC-SHA-256 over "<t>.<body>">
+const Signature = "Signal-Signature"
+
+// An Address of the application is asked by POST, in JSON. It answers 200 with JSON, or 204 when it has nothing
+// to say (to notices any 2xx with anything); 401 and 403 are ErrRefused. It is all of Authenticator, Rooms, Messages and Observer:
+// whose address it is, is a matter of the configuration.
+type Address struct {
+	url     string
+	count   func(result string) // ok, no, or failed
+	secret  []byte              // of Signature; empty: not signed
+	client  *http.Client
+	slots   chan struct{}
+	breaker *gobreaker.CircuitBreaker[struct{}] // of messages
+}
+
+// NewAddress asks with a timeout, which counts from when it is this question's turn. count gets what
+// becomes of each question.
+func NewAddress(url string, secret []byte, timeout time.Duration, count func(result string)) *Address {
+	return &Address{
+		url: url, count: count, secret: secret, slots: make(chan struct{}, atOnce),
+		client: &http.Client{
+			Timeout:       timeout,
+			Transport:     &http.Transport{MaxIdleConnsPerHost: atOnce, MaxConnsPerHost: atOnce, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: timeout},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is asked may be a secret
+		},
+		breaker: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+			Timeout:      RetryAfter,
+			ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= fewFailures },
+			IsSuccessful: func(err error) bool { return err == nil || final(err) },
+			IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, errCrowded) },
+		}),
+	}
+}
+
+// Authenticate asks {"token"} for an Identity.
+func (a *Address) Authenticate(ctx context.Context, token string) (id Identity, err error) {
+	return id, a.ask(ctx, map[string]string{"token": token}, &id)
+}
+
+// Allow asks Wanted for Allowed.
+func (a *Address) Allow(ctx context.Context, w Wanted) (said Allowed, err error) {
+	return said, a.ask(ctx, w, &said)
+}
+
+// Message asks a Message for an Answer: again, if that fails at once, but not at an address that has
+// failed all the time.
+func (a *Address) Message(ctx context.Context, m Message) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, MessageTimeout)
+	defer cancel()
+	for try, pause := 1, firstPause; ; try, pause = try+1, 3*pause {
+		var said Answer
+		_, err := a.breaker.Execute(func() (struct{}, error) { return struct{}{}, a.ask(ctx, m, &said) })
+		down := errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
+		if down {
+			a.count("spared")
+		}
+		if err == nil || down || final(err) || try == tries {
+			return said, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return said, err
+		}
+	}
+}
+
+// Notice tells {"notices": […]}.
+func (a *Address) Notice(ctx context.Context, all []Notice) error {
+	return a.ask(ctx, map[string][]Notice{"notices": all}, nil)
+}
+
+// final says whether to ask again would change nothing.
+func final(err error) bool { return errors.Is(err, ErrRefused) || errors.Is(err, ErrInvalid) }
+
+// ask posts a question and reads the answer, if there is to be one. Its errors do not quote either.
+func (a *Address) ask(ctx context.Context, question, answer any) error {
+	err := a.askOnce(ctx, question, answer)
+	switch {
+	case err == nil:
+		a.count("ok")
+	case final(err):
+		a.count("no")
+	default:
+		a.count("failed")
+	}
+	return err
+}
+
+// errCrowded is no fault of the application's.
+var errCrowded = fmt.Errorf("%d questions are under way", atOnce)
+
+func (a *Address) askOnce(ctx context.Context, question, answer any) error {
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errCrowded, ctx.Err())
+	}
+	body, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if len(a.secret) > 0 {
+		r.Header.Set(Signature, Sign(a.secret, time.Now(), body))
+	}
+	said, err := a.client.Do(r)
+	if err != nil {
+		return fmt.Errorf("the application does not answer: %w", err)
+	}
+	defer said.Body.Close()
+	switch status := said.StatusCode; {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return ErrRefused
+	case answer == nil && status/100 == 2:
+		_, err := io.Copy(io.Discard, io.LimitReader(said.Body, answerBytes))
+		return err
+	case status == http.StatusNoContent:
+		return nil
+	case status == http.StatusOK:
+	case status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusUnprocessableEntity:
+		return fmt.Errorf("%w: %s", ErrInvalid, said.Status)
+	default:
+		return fmt.Errorf("the application answers %s", said.Status)
+	}
+	b, err := io.ReadAll(io.LimitReader(said.Body, answerBytes+1))
+	if err != nil {
+		return fmt.Errorf("the application does not answer: %w", err)
+	}
+	if len(b) > answerBytes {
+		return fmt.Errorf("the application answers with more than %d bytes", answerBytes)
+	}
+	err = json.Unmarshal(b, answer)
+	if field, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%s in the application's answer is a %s, and should be a %v", cmp.Or(field.Field, "the whole"), field.Value, field.Type)
+	} else if err != nil {
+		return errors.New("the application does not answer with JSON")
+	}
+	return nil
+}
+
+// Sign is the Signature of a body.
+func Sign(secret []byte, at time.Time, body []byte) string {
+	t := strconv.FormatInt(at.Unix(), 10)
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte(t + "."))
+	mac.Write(body)
+	return "t=" + t + ",v1=" + hex.EncodeToString(mac.Sum(nil))
+}

@@ -1,0 +1,205 @@
+package hook
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/proto"
+)
+
+// How notices are told.
+const (
+	noticesMost  = 1 << 16 // that wait
+	batch        = 256     // at most in one call
+	gather       = 100 * time.Millisecond
+	firstRetry   = 200 * time.Millisecond
+	longRetry    = 10 * time.Second
+	patience     = time.Minute     // with one call; then what is in it is given up
+	comesBack    = 5 * time.Second // after its end a client that comes back has never gone
+	remembers    = time.Minute     // that a client has come back: a dead connection is noticed late
+	lastTry      = 2 * time.Second // at the end of the node
+	comesBackMax = noticesMost     // that are remembered
+)
+
+// An Outbox holds notices until the Observer has taken them, in their order. Nobody waits for it. nil tells
+// nobody.
+type Outbox struct {
+	to      Observer
+	dropped func(reason string, n int) // full, failed: what is never told
+	back    func(proto.ClientID)       // tells the node of a connection that its client has come back
+	log     *zap.Logger
+	wake    chan struct{} // holds one: something waits
+
+	mu       sync.Mutex
+	waiting  []Notice                     // guarded by mu
+	ended    []Notice                     // guarded by mu: of clients that may come back, the earliest first
+	returned map[proto.ClientID]time.Time // guarded by mu: connections whose client has come back, and when
+	order    []proto.ClientID             // guarded by mu: of returned, the earliest first
+}
+
+// NewOutbox tells an Observer, while Run runs. dropped gets how many notices are given up, and why; back
+// gets connections of other nodes whose client has come back to this one.
+func NewOutbox(to Observer, dropped func(reason string, n int), back func(proto.ClientID), log *zap.Logger) *Outbox {
+	return &Outbox{to: to, dropped: dropped, back: back, log: log, wake: make(chan struct{}, 1), returned: map[proto.ClientID]time.Time{}}
+}
+
+// Connected tells that a client is there; if it says which connection it had before, that one's end is
+// not told.
+func (o *Outbox) Connected(n Notice) {
+	if o == nil {
+		return
+	}
+	n.Kind, n.Time = Connected, time.Now().UnixMilli()
+	if n.Previous != "" {
+		o.Returned(n.Previous)
+		if _, ours := n.Previous.Node(); ours {
+			o.back(n.Previous)
+		}
+	}
+	o.Add(n)
+}
+
+// Disconnected tells that a client has gone, unless it comes back within five seconds.
+func (o *Outbox) Disconnected(n Notice) {
+	if o == nil {
+		return
+	}
+	now := time.Now()
+	n.Kind, n.Time = Disconnected, now.UnixMilli()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, is := o.returned[n.Client]; is {
+		return
+	}
+	if len(o.ended) >= comesBackMax {
+		o.dropped("full", 1)
+		return
+	}
+	o.ended = append(o.ended, n)
+}
+
+// Returned says that the client of a connection has come back, here or elsewhere.
+func (o *Outbox) Returned(id proto.ClientID) {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.order) >= comesBackMax {
+		o.forget()
+	}
+	if _, known := o.returned[id]; !known {
+		o.returned[id] = time.Now()
+		o.order = append(o.order, id)
+	}
+}
+
+// forget forgets the first that has come back. It is called with mu held.
+func (o *Outbox) forget() {
+	delete(o.returned, o.order[0])
+	o.order = o.order[1:]
+}
+
+// Add tells of something.
+func (o *Outbox) Add(n Notice) {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.add(n)
+}
+
+// add is called with mu held.
+func (o *Outbox) add(n Notice) {
+	if len(o.waiting) >= noticesMost {
+		o.dropped("full", 1)
+		return
+	}
+	o.waiting = append(o.waiting, n)
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due lets wait those who have gone for long enough, or all; and forgets who has come back long ago.
+func (o *Outbox) due(now time.Time, all bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.ended) > 0 && (all || now.UnixMilli()-o.ended[0].Time >= comesBack.Milliseconds()) {
+		if _, is := o.returned[o.ended[0].Client]; !is {
+			o.add(o.ended[0])
+		}
+		o.ended = o.ended[1:]
+	}
+	for len(o.order) > 0 && now.Sub(o.returned[o.order[0]]) >= remembers {
+		o.forget()
+	}
+}
+
+// next is what is told in one call.
+func (o *Outbox) next() []Notice {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := min(len(o.waiting), batch)
+	all := o.waiting[:n:n]
+	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {
+		o.waiting = nil // after many it is large
+	}
+	return all
+}
+
+// Run tells until ctx ends, then what is left, once.
+func (o *Outbox) Run(ctx context.Context) error {
+	if o == nil {
+		return nil
+	}
+	tick := time.NewTicker(gather)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case now := <-tick.C:
+			o.due(now, false)
+		case <-ctx.Done():
+		}
+		for all := o.next(); len(all) > 0; all = o.next() {
+			o.tell(ctx, all)
+			o.due(time.Now(), false)
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTry)
+	defer cancel()
+	o.due(time.Time{}, true)
+	for all := o.next(); len(all) > 0; all = o.next() {
+		if err := o.to.Notice(last, all); err != nil {
+			o.dropped("failed", len(all))
+		}
+	}
+	return nil
+}
+
+// tell tries until the Observer has taken them, or for a minute.
+func (o *Outbox) tell(ctx context.Context, all []Notice) {
+	began := time.Now()
+	for pause := firstRetry; ; pause = min(2*pause, longRetry) {
+		err := o.to.Notice(ctx, all)
+		if err == nil {
+			return
+		}
+		if final(err) || time.Since(began) >= patience {
+			o.dropped("failed", len(all))
+			o.log.Warn("notices given up", zap.Int("notices", len(all)), zap.Error(err))
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			o.dropped("failed", len(all))
+			return
+		}
+	}
+}

@@ -1,0 +1,404 @@
+package signal_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hook"
+	"github.com/signal-team/signal/signal/transport/wstest"
+)
+
+// TestMessages: what a till says that is none of Signal's own events goes to the application, in order;
+// its answer comes to that till, as with the original's messageHandler, and acknowledges the frame.
+func TestMessages(t *testing.T) {
+	srv := redistest.Start(t)
+	heard := make(chan map[string]any, 100)
+	app := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
+		heard <- q
+		switch q["event"] {
+		case "echo":
+			reply(w, map[string]any{"events": []any{map[string]any{"event": "echo:response", "data": q["data"]}}, "data": map[string]any{"taken": q["data"]}})
+		case "no":
+			w.WriteHeader(http.StatusForbidden)
+		case "nonsense":
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+	cfg := settings(srv.Settings())
+	cfg.MessageURL, cfg.HookSecret = app.URL, hookSecret
+	n := run(t, cfg)
+	c := wstest.Login(t, n.addr(), token(t, "u1", nil, nil))
+	other := wstest.Login(t, n.addr(), token(t, "u1", nil, nil))
+
+	c.Raw(`{"event":"echo","data":{"n": 1}}`) // as the original's tills send it
+	if f := c.Expect(t, "echo:response"); string(f.Data) != `{"n":1}` {
+		t.Errorf("echoed %s", f.Data)
+	}
+	q := <-heard
+	if q["clientId"] != string(c.ID) || q["userId"] != "u1" || q["event"] != "echo" || q["messageId"] == "" || q["time"] == nil || q["id"] != nil {
+		t.Errorf("the application hears %v", q)
+	}
+	for i := range 20 {
+		c.Send("echo", i, fmt.Sprint("m", i))
+	}
+	for i := range 20 {
+		if f := c.Expect(t, "echo:response"); string(f.Data) != fmt.Sprint(i) || f.EventID == "" {
+			t.Fatalf("answer %d is %s", i, f.Raw)
+		}
+		if f := c.Expect(t, "ack"); f.ID != fmt.Sprint("m", i) || string(f.Data) != fmt.Sprintf(`{"taken":%d}`, i) {
+			t.Fatalf("answer %d is acknowledged by %s", i, f.Raw)
+		}
+	}
+	for event, code := range map[string]proto.ErrorCode{"no": proto.CodeForbidden, "nonsense": proto.CodeBadRequest, "connected": proto.CodeReserved} {
+		c.Send(event, 1, "x")
+		if e := c.Expect(t, "error").Error(); e.Code != code || e.Ref != "x" || e.RetryAfter != 0 {
+			t.Errorf("%s is answered %+v", event, e)
+		}
+	}
+	c.Send("log", 1, "l")
+	if f := c.Expect(t, "ack"); f.ID != "l" || f.Data != nil {
+		t.Errorf("an answer with nothing in it: %s", f.Raw)
+	}
+	c.Send("goodbye", 1, "") // who says something and goes has said it
+	c.Close()
+	for {
+		if q := <-heard; q["event"] == "goodbye" {
+			break
+		}
+	}
+	early := wstest.Connect(t, n.addr())
+	early.Send("echo", 1, "e")
+	if e := early.Expect(t, "error").Error(); e.Code != proto.CodeUnauthenticated {
+		t.Errorf("before it is authenticated: %+v", e)
+	}
+	if _, err := n.SendToClient(t.Context(), other.ID, "last", 1); err != nil {
+		t.Error(err)
+	}
+	other.Expect(t, "last") // nothing else came
+}
+
+// A handler answers as the application would, in the same process.
+type handler struct {
+	mu      sync.Mutex
+	notices []hook.Notice
+}
+
+func (h *handler) Authenticate(_ context.Context, token string) (hook.Identity, error) {
+	if token != "good" {
+		return hook.Identity{}, hook.ErrRefused
+	}
+	return hook.Identity{User: "u1"}, nil
+}
+
+func (h *handler) Allow(_ context.Context, w hook.Wanted) (hook.Allowed, error) {
+	rooms := slices.DeleteFunc(slices.Clone(w.Rooms), func(r proto.Room) bool { return r == "secret" })
+	return hook.Allowed{Rooms: &rooms}, nil
+}
+
+func (h *handler) Message(_ context.Context, m hook.Message) (hook.Answer, error) {
+	if m.Event != "echo" {
+		return hook.Answer{}, errors.New("not today")
+	}
+	return hook.Answer{Events: []hook.Event{{Event: "echo:response", Data: m.Data}}, Data: json.RawMessage(`"ok"`)}, nil
+}
+
+func (h *handler) Notice(_ context.Context, all []hook.Notice) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notices = append(h.notices, all...)
+	return nil
+}
+
+func (h *handler) told(kind hook.NoticeKind) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.notices, func(n hook.Notice) bool { return n.Kind == kind })
+}
+
+// TestHooksInGo: a program that embeds a node answers itself.
+func TestHooksInGo(t *testing.T) {
+	srv := redistest.Start(t)
+	cfg := settings(srv.Settings())
+	h := &handler{}
+	cfg.Auth, cfg.Hooks = "ask", hook.Hooks{Authenticator: h, Rooms: h, Messages: h, Notices: h}
+	n := run(t, cfg)
+	bad := wstest.Connect(t, n.addr())
+	bad.Send("authenticate", map[string]string{"token": "bad"}, "")
+	bad.Expect(t, "error")
+	bad.ExpectClose(t, proto.CloseAuthFailed)
+	c := wstest.Login(t, n.addr(), "good", "orders")
+	c.Send("join", map[string]any{"rooms": []string{"secret"}}, "j")
+	if f := c.Expect(t, "joined"); !strings.Contains(string(f.Data), "forbidden") {
+		t.Errorf("the secret room: %s", f.Data)
+	}
+	c.Send("echo", "x", "e")
+	c.Expect(t, "echo:response")
+	c.Expect(t, "ack")
+	c.Send("other", "x", "o")
+	if e := c.Expect(t, "error").Error(); e.Code != proto.CodeUnavailable || e.RetryAfter != 2000 {
+		t.Errorf("a handler that fails: %+v", e)
+	}
+	for _, kind := range []hook.NoticeKind{hook.Connected, hook.Occupied} {
+		redistest.Wait(t, func() bool { return h.told(kind) }, "%s to be told", kind)
+	}
+	c.Close()
+	n.stop() // what it has not told yet, it tells now
+	for _, kind := range []hook.NoticeKind{hook.Disconnected, hook.Vacated} {
+		if !h.told(kind) {
+			t.Errorf("%s is not told", kind)
+		}
+	}
+}
+
+// TestNotices: the application is told who comes and goes, but not of who comes back soon, on any node; and
+// which rooms are occupied, on all nodes together.
+func TestNotices(t *testing.T) { onAll(t, notices) }
+
+func notices(t *testing.T, srv server) {
+	var mu sync.Mutex
+	var all []string
+	failing := 3
+	app := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
+		mu.Lock()
+		defer mu.Unlock()
+		if failing--; failing >= 0 {
+			w.WriteHeader(http.StatusBadGateway) // they are told again
+			return
+		}
+		for _, n := range q["notices"].([]any) {
+			n := n.(map[string]any)
+			line := fmt.Sprint(n["type"])
+			for _, key := range []string{"clientId", "previous", "userId", "room"} {
+				if v := n[key]; v != nil {
+					line += fmt.Sprint(" ", v)
+				}
+			}
+			if at, ok := n["time"].(float64); !ok || time.Since(time.UnixMilli(int64(at))).Abs() > time.Minute {
+				t.Errorf("told at %v", n["time"])
+			}
+			all = append(all, line)
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})
+	count := func(line string) (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, l := range all {
+			if l == line {
+				n++
+			}
+		}
+		return n
+	}
+	told := func(line string, a ...any) {
+		t.Helper()
+		line = fmt.Sprintf(line, a...)
+		redistest.Wait(t, func() bool { return count(line) > 0 }, "%q to be told", line)
+	}
+	cfg := settings(srv.Settings())
+	cfg.NoticesURL, cfg.HookSecret = app.URL, hookSecret
+	a, b := run(t, cfg), run(t, cfg)
+	tok := token(t, "u1", proto.Grants{"*"}, nil)
+	first := wstest.Login(t, a.addr(), tok, "orders")
+	told("connected %s u1", first.ID)
+	told("occupied orders")
+	second := wstest.Login(t, b.addr(), tok, "orders", "stock")
+	told("connected %s u1", second.ID)
+	told("occupied stock")
+	again := func(n *node, c *wstest.Client, rooms ...proto.Room) *wstest.Client {
+		t.Helper()
+		back := wstest.Connect(t, n.addr())
+		back.Send("authenticate", map[string]any{"token": tok, "previous": c.ID}, "")
+		var hello proto.Connected
+		if err := json.Unmarshal(back.Expect(t, "connected").Data, &hello); err != nil {
+			t.Fatal(err)
+		}
+		back.ID = hello.ID
+		told("connected %s %s u1", back.ID, c.ID)
+		return back
+	}
+	first.Cut()
+	elsewhere := again(b, first) // on the other node
+	here := again(b, elsewhere)  // on the same one, before the connection before has ended
+	elsewhere.Cut()
+	second.Cut()
+	told("disconnected %s u1", second.ID)
+	told("vacated orders")
+	told("vacated stock")
+	for _, c := range []*wstest.Client{first, elsewhere, here} {
+		if count(fmt.Sprintf("disconnected %s u1", c.ID)) > 0 {
+			t.Errorf("%s is told of as gone", c.ID)
+		}
+	}
+	for _, line := range []string{"occupied orders", "occupied stock", "vacated orders", "vacated stock", fmt.Sprintf("disconnected %s u1", second.ID)} {
+		if n := count(line); n != 1 {
+			t.Errorf("%q is told %d times", line, n)
+		}
+	}
+	third := wstest.Login(t, a.addr(), tok, "orders")
+	redistest.Wait(t, func() bool { return count("occupied orders") == 2 }, "orders to be occupied again")
+	third.Cut()
+}
+
+// hookFaults are what an application can do to those who ask it.
+var hookFaults = map[string]func(w http.ResponseWriter, end <-chan struct{}){
+	"slow":    func(_ http.ResponseWriter, end <-chan struct{}) { <-end },
+	"garbage": func(w http.ResponseWriter, _ <-chan struct{}) { _, _ = io.WriteString(w, "<html>") },
+	"500":     func(w http.ResponseWriter, _ <-chan struct{}) { w.WriteHeader(http.StatusInternalServerError) },
+	"elsewhere": func(w http.ResponseWriter, _ <-chan struct{}) {
+		w.Header().Set("Location", "/")
+		w.WriteHeader(http.StatusFound)
+	},
+	"large": func(w http.ResponseWriter, _ <-chan struct{}) {
+		_, _ = io.WriteString(w, `{"data": "`+strings.Repeat("x", 1<<20)+`"}`)
+	},
+	"reserved": func(w http.ResponseWriter, _ <-chan struct{}) {
+		_, _ = io.WriteString(w, `{"events": [{"event": "joined"}]}`)
+	},
+	"middle": func(w http.ResponseWriter, _ <-chan struct{}) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, `{"data":`)
+		panic(http.ErrAbortHandler)
+	},
+}
+
+// TestHookFaults: an application that is down, slow, or answers nonsense costs its clients an answer, which
+// says when to try again, and nobody else anything; what it never took is counted; and when it is well
+// again, it is asked again.
+func TestHookFaults(t *testing.T) {
+	srv := redistest.Start(t)
+	hookFaults["down"] = nil
+	for name, fault := range hookFaults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			end, ill := make(chan struct{}), true
+			var mu sync.Mutex
+			well := func() bool { mu.Lock(); defer mu.Unlock(); return !ill }
+			app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if well() {
+					_, _ = io.WriteString(w, `{"data": "well"}`)
+					return
+				}
+				fault(w, end)
+			}))
+			at := app.Listener.Addr().String()
+			if name == "down" {
+				_ = app.Listener.Close()
+			} else {
+				app.Start()
+			}
+			t.Cleanup(func() { app.Close() })
+			cfg := settings(srv.Settings())
+			cfg.MessageURL = "http://" + at
+			n := run(t, cfg)
+			tok := token(t, "u1", proto.Grants{"*"}, nil)
+			c, listener := wstest.Login(t, n.addr(), tok), wstest.Login(t, n.addr(), tok, "orders")
+			const asked = 4
+			for i := range asked {
+				c.Send("ask", i, fmt.Sprint(i))
+			}
+			for range 100 { // others go on
+				if _, err := n.SendToRoom(t.Context(), "orders", "paid", 1); err != nil {
+					t.Fatal(err)
+				}
+				listener.Expect(t, "paid")
+			}
+			for i := range asked {
+				if f := c.Expect(t, "error"); f.Error().Code != proto.CodeUnavailable || f.Error().RetryAfter != 2000 || f.ID != fmt.Sprint(i) {
+					t.Errorf("answered %s", f.Raw)
+				}
+			}
+			if dropped := n.metric(t, `signal_hook_dropped_total{hook="message",reason="failed"}`); dropped != fmt.Sprint(asked) {
+				t.Errorf("%s are counted as dropped, want %d", dropped, asked)
+			}
+			mu.Lock()
+			ill = false
+			mu.Unlock()
+			close(end)
+			if name == "down" {
+				l, err := net.Listen("tcp", at)
+				if err != nil {
+					t.Skip("somebody else has its port now: ", err)
+				}
+				app.Listener = l
+				app.Start()
+			}
+			redistest.Wait(t, func() bool {
+				c.Send("ask", 1, "again")
+				f, err := c.Next()
+				return err == nil && f.Event == "ack"
+			}, "the application to be asked again")
+		})
+	}
+}
+
+// TestHookCrowd: far more than the application takes is offered. Each event is answered, taken or not,
+// and what is not taken is counted.
+func TestHookCrowd(t *testing.T) {
+	srv := redistest.Start(t)
+	h := &slowHandler{let: make(chan struct{})}
+	cfg := settings(srv.Settings())
+	cfg.Hooks.Messages = h
+	cfg.Limits = "off"
+	n := run(t, cfg)
+	const clients, each = 200, 30 // more than 4,096
+	var tills []*wstest.Client
+	for i := range clients {
+		tills = append(tills, wstest.Login(t, n.addr(), token(t, fmt.Sprint("u", i), nil, nil)))
+	}
+	var sent sync.WaitGroup
+	for _, c := range tills {
+		sent.Go(func() {
+			for i := range each {
+				c.Send("ask", strings.Repeat("x", 1000), fmt.Sprint(i))
+			}
+		})
+	}
+	sent.Wait()
+	const full = `signal_hook_dropped_total{hook="message",reason="full"}`
+	redistest.Wait(t, func() bool { return n.metric(t, full) == fmt.Sprint(clients*each-4096) }, "all above 4,096 to be refused")
+	close(h.let)
+	acks, refused := 0, 0
+	for _, c := range tills {
+		for range each {
+			f, err := c.Next()
+			switch {
+			case err == nil && f.Event == "ack":
+				acks++
+			case err == nil && f.Error().Code == proto.CodeUnavailable && f.Error().RetryAfter == 2000:
+				refused++
+			default:
+				t.Fatalf("answered %s, %v", f.Raw, err)
+			}
+		}
+	}
+	if acks != 4096 || acks+refused != clients*each {
+		t.Errorf("%d taken, %d refused", acks, refused)
+	}
+}
+
+type slowHandler struct{ let chan struct{} }
+
+func (h *slowHandler) Message(ctx context.Context, _ hook.Message) (hook.Answer, error) {
+	select {
+	case <-h.let:
+		return hook.Answer{}, nil
+	case <-ctx.Done():
+		return hook.Answer{}, ctx.Err()
+	}
+}

@@ -1,0 +1,164 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signal-team/signal/proto"
+	"github.com/signal-team/signal/signal/hook"
+)
+
+// The most that waits for the application on a node, of all clients; what comes then is refused at once.
+const (
+	messagesMost     = 4096
+	messageBytesMost = 16 << 20
+)
+
+// messages are the clients' own events that wait for the application. They outlive their session: who
+// says something and goes has said it.
+type messages struct {
+	mu      sync.Mutex
+	waiting int            // guarded by mu
+	bytes   int            // guarded by mu
+	running sync.WaitGroup // lanes
+}
+
+func (m *messages) enter(size int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting >= messagesMost || m.bytes+size > messageBytesMost {
+		return false
+	}
+	m.waiting++
+	m.bytes += size
+	return true
+}
+
+func (m *messages) leave(size int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting--
+	m.bytes -= size
+}
+
+// A said is an event of a client's own on its way to the application, and when it came.
+type said struct {
+	hook.Message
+	at time.Time
+}
+
+// message hands an event of the client's own to the application, behind those before it.
+func (s *Session) message(f proto.Frame) {
+	if s.o.Messages == nil {
+		s.wrong()
+		s.fail(proto.CodeUnknownEvent, "a client may send authenticate, join, leave, publish and heartbeat", f.ID)
+		return
+	}
+	if name, bad := errors.AsType[*proto.NameError](f.Event.CheckSent()); bad {
+		s.wrong()
+		s.fail(name.Code, name.Error(), f.ID)
+		return
+	}
+	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
+		return
+	}
+	who, _ := s.who()
+	now := time.Now()
+	m := hook.Message{
+		ID: proto.NewEventID(), Time: now.UnixMilli(), Client: s.id, User: who.User, Session: who.Session, Tenant: who.Tenant,
+		Event: f.Event, Data: slices.Clone(f.Data), Frame: f.ID,
+	}
+	all := &s.o.messages
+	if !all.enter(len(m.Data)) {
+		s.o.MessageDropped("full")
+		s.failLater(fmt.Sprintf("%d events or 16 MiB wait for the application: this one was not taken", messagesMost), f.ID)
+		return
+	}
+	if s.rare.messages == nil {
+		s.rare.messages = newLane[said](&all.running)
+	}
+	if !s.rare.messages.take(said{m, now}, s.messageOne) {
+		all.leave(len(m.Data))
+		s.fail(proto.CodeBusy, "32 events wait for the application: wait for their answers", f.ID)
+	}
+}
+
+// messageOne runs in the lane. What has waited there for too long the application is not asked about: a slow
+// one answers the first of many, and the others are told soon.
+func (s *Session) messageOne(m said) {
+	defer s.o.messages.leave(len(m.Data))
+	who, _ := s.who()
+	if _, revoked := s.o.Revoked.Judge(who.Bearer); revoked { // meanwhile
+		s.fail(proto.CodeForbidden, string(m.Event), m.Frame)
+		return
+	}
+	ctx, cancel := context.WithDeadline(s.rare.messages.ctx, m.at.Add(hook.MessageTimeout))
+	defer cancel()
+	var answer hook.Answer
+	err := ctx.Err()
+	if err == nil {
+		answer, err = s.o.Messages.Message(ctx, m.Message)
+	}
+	if err == nil {
+		err = s.checkAnswer(answer)
+	}
+	switch {
+	case errors.Is(err, hook.ErrRefused):
+		s.fail(proto.CodeForbidden, err.Error(), m.Frame)
+	case errors.Is(err, hook.ErrInvalid):
+		s.fail(proto.CodeBadRequest, err.Error(), m.Frame)
+	case err != nil:
+		s.o.MessageDropped("failed")
+		s.log(m.User).Warn("the application does not take a client's event", zap.String("event", string(m.Event)), zap.Error(err))
+		s.failLater("the application does not answer: it may have taken the event", m.Frame)
+	default:
+		for _, e := range answer.Events {
+			s.o.Hub.SendToClient(s.id, proto.Event{Event: e.Event, EventID: proto.NewEventID(), Data: e.Data, Time: time.Now().UnixMilli()})
+		}
+		if m.Frame != "" {
+			var data any // nothing, rather than null
+			if answer.Data != nil {
+				data = answer.Data
+			}
+			s.answer(proto.EventAck, data, m.Frame)
+		}
+	}
+}
+
+// checkAnswer says what is wrong with an answer of the application's.
+func (s *Session) checkAnswer(a hook.Answer) (err error) {
+	for _, e := range a.Events {
+		err = errors.Join(err, e.Event.CheckSent())
+		if e.Data != nil {
+			err = errors.Join(err, proto.CheckData(e.Data))
+		}
+	}
+	if a.Data != nil {
+		err = errors.Join(err, proto.CheckData(a.Data))
+	}
+	return err
+}
+
+// failLater is fail with unavailable, and when to try again.
+func (s *Session) failLater(detail, ref string) {
+	s.o.Metrics.errors.Inc()
+	e := proto.NewError(proto.CodeUnavailable, detail, ref)
+	e.RetryAfter = hook.RetryAfter.Milliseconds()
+	s.answer(proto.EventError, e, ref)
+}
+
+// Finish waits until the application has what clients have said, or ctx ends.
+func (o *Options) Finish(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { o.messages.running.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
