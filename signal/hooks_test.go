@@ -1,6 +1,7 @@
 package signal_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -400,5 +404,68 @@ func (h *slowHandler) Message(ctx context.Context, _ hook.Message) (hook.Answer,
 		return hook.Answer{}, nil
 	case <-ctx.Done():
 		return hook.Answer{}, ctx.Err()
+	}
+}
+
+// TestReceivers: the examples do what the original's callbacks did: they let in, allow rooms, answer, and
+// are told; and take no word but the node's.
+func TestReceivers(t *testing.T) {
+	srv := redistest.Start(t)
+	for name, command := range map[string][]string{
+		"Go":   {"go", "run", "../scripts/hooks/receiver.go"},
+		"Node": {"node", "../scripts/hooks/receiver.mjs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(command[0], append(command[1:], "127.0.0.1:0")...)
+			cmd.Env = append(os.Environ(), "HOOK_SECRET="+hookSecret)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+			said, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stdout, cmd.Stderr = write, write
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_ = write.Close()
+			lines := bufio.NewScanner(said)
+			t.Cleanup(func() {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // go run has a child
+				_ = cmd.Wait()
+			})
+			until := func(has string) string {
+				t.Helper()
+				for lines.Scan() {
+					if strings.Contains(lines.Text(), has) {
+						return lines.Text()
+					}
+				}
+				t.Fatalf("it never said %q", has)
+				return ""
+			}
+			at := "http://" + strings.TrimPrefix(until("listening on "), "listening on ")
+			cfg := settings(srv.Settings())
+			cfg.Auth, cfg.AuthURL, cfg.RoomsURL, cfg.MessageURL, cfg.NoticesURL, cfg.HookSecret = "ask", at+"/auth", at+"/rooms", at+"/message", at+"/notices", hookSecret
+			n := run(t, cfg)
+			c := wstest.Login(t, n.addr(), "letmein", "orders", "stock")
+			c.Send("echo", "ünïcode", "e")
+			if f := c.Expect(t, "echo:response"); string(f.Data) != `"ünïcode"` {
+				t.Errorf("echoed %s", f.Data)
+			}
+			c.Expect(t, "ack")
+			until(string(c.ID))
+			stranger := wstest.Connect(t, n.addr())
+			stranger.Send("authenticate", map[string]string{"token": "other"}, "")
+			stranger.Expect(t, "error")
+			stranger.ExpectClose(t, proto.CloseAuthFailed)
+			for _, header := range []string{"", "t=1,v1=00", hook.Sign([]byte("another"), time.Now(), []byte("{}")), hook.Sign([]byte(hookSecret), time.Now().Add(-time.Hour), []byte("{}"))} {
+				r, _ := http.NewRequest(http.MethodPost, at+"/message", strings.NewReader("{}"))
+				r.Header.Set(hook.Signature, header)
+				if answer, err := http.DefaultClient.Do(r); err != nil || answer.StatusCode != http.StatusBadRequest {
+					t.Errorf("signed %q it answers %v, %v", header, answer.Status, err)
+				}
+			}
+		})
 	}
 }

@@ -4,7 +4,7 @@
 /** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
 /** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void, denied?: (code: string) => void}} Handlers */
 /** @typedef {{url: string | (() => string | Promise<string>), token?: () => string | Promise<string>, state?: (state: string, code?: number) => void,
- *   sealing?: () => Promise<import('./sealed.js').Sealing>, positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
+ *   event?: (frame: Frame) => void, sealing?: () => Promise<import('./sealed.js').Sealing>, positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
 
 /** What to do after a close code: never connect again, or get a new token first. Others: try again. */
 export const closes = /** @type {Record<number, 'never' | 'token'>} */ ({
@@ -55,7 +55,7 @@ export class Client {
   #options
   #previous = '' // id of the connection before
   #ready = false // authenticated
-  #published = 0
+  #asked = 0
   /** @type {Map<string, (answer: any) => void>} */ #answers = new Map() // that events wait for
   /** @type {import('./sealed.js').Sealing | undefined} */ #sealing // of the present connection
   #sent = Promise.resolve() // while frames are sealed
@@ -67,9 +67,9 @@ export class Client {
 
   /** @param {Options} options positions are those of an earlier client of this page, by room; this one keeps them up to date */
   constructor(options) {
-    const { url, token, random = Math.random, positions = new Map(), state = () => {}, sealing, WebSocket = globalThis.WebSocket } = options
+    const { url, token, random = Math.random, positions = new Map(), state = () => {}, event = () => {}, sealing, WebSocket = globalThis.WebSocket } = options
     if (!WebSocket) throw new TypeError('there is no WebSocket: give one in the options')
-    this.#options = { url, token, random, positions, state, sealing, WebSocket }
+    this.#options = { url, token, random, positions, state, event, sealing, WebSocket }
     this.#connect()
   }
 
@@ -92,10 +92,18 @@ export class Client {
    * Without a connection, or when it is lost before the answer, that is {code: 'unavailable'}: nobody knows whether it was sent,
    * and to send it again under the same id does no harm.
    * @param {string} room @param {string} event @param {any} data @param {string} eventId @returns {Promise<any>} */
-  publish(room, event, data, eventId) {
+  publish(room, event, data, eventId) { return this.#ask('publish', { room, event, data, eventId }) }
+
+  /** Says something to the application, which may answer with events for this client alone (the option event). The answer here is
+   * what it gives with its acknowledgement, null if it gives nothing, or an error {code, message, retryAfter?}, retryAfter in milliseconds.
+   * @param {string} event @param {any} [data] @returns {Promise<any>} */
+  send(event, data) { return this.#ask(event, data) }
+
+  /** @param {string} event @param {any} data @returns {Promise<any>} */
+  #ask(event, data) {
     if (!this.#ready) return Promise.resolve(away)
-    const id = `p${++this.#published}`
-    this.#say('publish', { room, event, data, eventId }, id)
+    const id = `p${++this.#asked}`
+    this.#say(event, data, id)
     return new Promise((answer) => this.#answers.set(id, answer))
   }
 
@@ -218,15 +226,17 @@ export class Client {
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'room.access.revoked': return this.#revoked(data.room)
       case 'left': return frame.id === undefined && data.rooms.forEach((/** @type {string} */ r) => this.#left(r))
-      case 'ack': case 'error': return frame.id !== undefined && this.#answered(frame.id, data)
+      case 'ack': case 'error': return frame.id !== undefined && this.#answered(frame.id, data ?? null)
       case 'degraded': return this.#options.state('degraded')
       case 'restored': return this.#options.state('connected')
+      case 'auth.revoked': case 'presence': case 'reconnect': return
     }
-    const room = this.#rooms.get(frame.room ?? '')
+    if (frame.room === undefined) return this.#options.event(frame) // for this client alone
+    const room = this.#rooms.get(frame.room)
     if (!room) return
     const apply = () => { if (room.isNew(frame.eventId)) room.handlers.event(frame) }
     if (frame.position === undefined) apply() // live: it has no place
-    else this.#advance(frame.room ?? '', frame.position, apply)
+    else this.#advance(frame.room, frame.position, apply)
   }
 
   /** @param {{room: string, position: string, recovered: boolean, reason?: string}} r */

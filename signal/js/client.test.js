@@ -223,3 +223,25 @@ test('with tickets: another one for each connection, also after one that was no 
   assert.deepEqual(urls, ['ws://node/ws?ticket=1', 'ws://node/ws?ticket=2'])
   assert.ok(!states.includes('offline'))
 })
+
+test('events of the page\'s own: answers in any order, and events for this client alone', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  Socket.all = []
+  const got = /** @type {any[]} */ ([])
+  const client = new Client({ url: 'ws://node/ws', token: () => 'token', WebSocket: /** @type {any} */ (Socket), event: (f) => got.push(f.event, f.data) })
+  t.after(() => client.close())
+  assert.equal((await client.send('echo', 0)).code, 'unavailable') // without a connection
+  const socket = await connected('c1')
+  const first = client.send('echo', { n: 1 }), second = client.send('log'), third = client.send('no')
+  const sent = socket.sent.filter((f) => f.id)
+  assert.deepEqual(sent.map(({ event, data }) => [event, data]), [['echo', { n: 1 }], ['log', undefined], ['no', undefined]])
+  socket.say({ event: 'echo:response', data: { n: 1 }, eventId: 'e-1' })
+  socket.say({ event: 'ack', id: sent[1].id })
+  socket.say({ event: 'ack', data: { taken: 1 }, id: sent[0].id })
+  socket.say({ event: 'error', data: { code: 'unavailable', retryAfter: 2000 }, id: sent[2].id })
+  socket.say({ event: 'auth.revoked', data: {} }) // which is no event of the application's
+  assert.deepEqual(await first, { taken: 1 })
+  assert.equal(await second, null)
+  assert.equal((await third).retryAfter, 2000)
+  assert.deepEqual(got, ['echo:response', { n: 1 }])
+})
