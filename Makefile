@@ -40,9 +40,10 @@ mutants: ## break one rule after the other: the tests must see each
 	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -v -run '^TestMutants$$' ./signal
 
 .PHONY: load
-load: ## break a cluster while RATE (5000) durable events a second go through three nodes
+load: ## break a cluster under RATE (5000) durable events a second; and the application under 10,000 of clients' own
 	@scripts/need redis-server
 	@SIGNAL_LOAD=$(RATE) $(GO) test -count=1 -v -timeout 10m -run '^TestClusterUnderLoad$$' ./signal
+	@SIGNAL_HOOK_LOAD=5 $(GO) test -count=1 -v -timeout 10m -run '^TestHooksUnderLoad$$' ./signal
 
 .PHONY: model
 model: ## the protocol of a durable room, in every order in which things can happen
@@ -74,7 +75,7 @@ lint: ## gofmt, vet, staticcheck
 interop: ## the original's own servers and emitter beside nodes of ours
 	@scripts/need redis-server
 	@cd scripts/interop && npm ci --no-fund --no-audit --loglevel=error
-	@SIGNAL_TEST_INTEROP=required $(GO) test -race -count=1 -run '^(TestInterop|TestFleet|TestRollingMove)$$' ./signal
+	@SIGNAL_TEST_INTEROP=required $(GO) test -race -count=1 -run '^(TestInterop|TestFleet|TestRollingMove|TestDoctorMoving)$$' ./signal
 
 .PHONY: smoke
 smoke: build ## start what make run starts, send an event, stop

@@ -97,7 +97,7 @@ func FromEnv(ctx context.Context) (*Emitter, error) {
 
 // Check asks Redis whether this emitter fits to the others there: see Settings.Agree. It also
 // publishes once where nobody listens: a user of Redis needs the right to all our channels
-// (&sg:*), and shall hear that it is missing at once.
+// (&sg:*, and &ws:* to mirror), and shall hear that it is missing at once.
 func (e *Emitter) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
@@ -107,6 +107,12 @@ func (e *Emitter) Check(ctx context.Context) error {
 	}
 	if _, err := e.publishOnce(ctx, e.layout.Channel(proto.Control), nil); errors.Is(err, ErrRefused) {
 		return fmt.Errorf("publish to the channels %s:*: %w", e.layout.Prefix, err)
+	}
+	if e.at.Mirror {
+		channel, message := proto.IgnisProbe()
+		if err := e.rdb.Publish(ctx, channel, message).Err(); errors.Is(Classify(err), ErrRefused) {
+			return fmt.Errorf("publish to the original's channels ws:*: %w", Classify(err))
+		}
 	}
 	if written {
 		e.agreed.Store(true)

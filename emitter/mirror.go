@@ -1,6 +1,11 @@
 package emitter
 
-import "context"
+import (
+	"context"
+	"errors"
+
+	"github.com/redis/go-redis/v9"
+)
 
 // While the original's servers run beside nodes of ours, what is sent goes to their channels too,
 // by PUBLISH also on a cluster, in a form that our own nodes pass over. A durable event goes there
@@ -24,4 +29,13 @@ func (e *Emitter) mirror(ctx context.Context, m mirrored) (servers int, err erro
 		n = -1
 	}
 	return int(n), e.doubt(err)
+}
+
+// Mirrored says whether everyone must mirror, since a node does.
+func (e *Emitter) Mirrored(ctx context.Context) (bool, error) {
+	said, err := e.rdb.HGet(ctx, e.layout.Config(), mirrors).Result()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	return said == "required", e.doubt(err)
 }

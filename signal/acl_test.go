@@ -91,6 +91,26 @@ func TestUsersOfRedis(t *testing.T) {
 			}
 		}
 	}
+	// The right to the original's channels is one of its own.
+	mirror := as("all")
+	mirror.Mirror = true
+	mirroring := emitter.New(mirror)
+	defer mirroring.Close()
+	if err := mirroring.Check(t.Context()); !errors.Is(err, emitter.ErrRefused) || !strings.Contains(err.Error(), "ws:*") {
+		t.Errorf("mirrors without the right: %v", err)
+	}
+	rdb := srv.Client()
+	defer rdb.Close()
+	if err := rdb.Do(t.Context(), "ACL", "SETUSER", "signal-all", "&ws:*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := mirroring.Check(t.Context()); err != nil {
+		t.Errorf("with it: %v", err)
+	}
+	if _, err := mirroring.SendToRoom(t.Context(), "order.42", "mirrored", 1); err != nil {
+		t.Error(err)
+	}
+	c.Expect(t, "mirrored")
 	at := as("orders")
 	at.Password = "wrong"
 	stranger := emitter.New(at)

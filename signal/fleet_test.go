@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -362,4 +363,55 @@ func TestRollingMove(t *testing.T) {
 		t.Error("nobody has heard anything on an old server")
 	}
 	t.Logf("%d records; %d events heard on old servers", len(records), heard)
+}
+
+// TestDoctorMoving: at each step of docs/MOVING.md the doctor says which one it is.
+func TestDoctorMoving(t *testing.T) {
+	srv := redistest.Start(t)
+	at := srv.Settings()
+	doctor := func(what, ignis string, want ...string) {
+		t.Helper()
+		out, _ := command(t, append(reaching(at), emitter.IgnisEnv+"="+ignis), "doctor").CombinedOutput()
+		for _, w := range want {
+			if !strings.Contains(string(out), w) {
+				t.Errorf("%s, the doctor says\n%s, want %q", what, out, w)
+			}
+		}
+	}
+	old, server := startOriginal(t, "emitter", at), startOriginal(t, "server", at)
+	doctor("before it began", "listen", "1 servers listen, beside 0 nodes", "step 1 of docs/MOVING.md")
+	cfg := settings(at)
+	listening := run(t, cfg)
+	doctor("with a node that only listens", "listen", "FINDING  the original: 1 servers listen, beside 1 nodes, and what is sent here does not reach", "step 1")
+	listening.stop()
+	cfg.Ignis = "mirror"
+	mirroring := run(t, cfg)
+	doctor("where one must mirror, and does not", "listen", "FINDING", emitter.IgnisEnv+"=mirror")
+	var sending sync.WaitGroup
+	var done atomic.Bool
+	sending.Go(func() {
+		for !done.Load() {
+			old.send(t, ignisOrder{Kind: proto.KindRoom, Name: "orders", Event: "n"})
+			if _, err := mirroring.SendToRoom(t.Context(), "orders", "n", 1); err != nil {
+				t.Error(err)
+			}
+			pass(20 * time.Millisecond)
+		}
+	})
+	doctor("with producers of the original", "mirror", "1 servers listen, beside 1 nodes; what is sent here is mirrored", "its emitters or servers sent", "step 3")
+	done.Store(true)
+	sending.Wait()
+	old.end()
+	doctor("without", "mirror", "sent 0 events", "step 4")
+	server.end()
+	doctor("without servers of the original", "mirror", "0 servers listen, beside 1 nodes", "step 5", "HDEL 'sg:{$ctl}:cfg' mirror")
+	mirroring.stop()
+	rdb := srv.Client()
+	defer rdb.Close()
+	if err := rdb.HDel(t.Context(), "sg:{$ctl}:cfg", "mirror").Err(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Ignis = "listen"
+	run(t, cfg)
+	doctor("at the end", "listen", "0 servers listen, beside 1 nodes", "APP_ENV_SIGNAL_IGNIS=off")
 }

@@ -17,7 +17,7 @@ func address(cfg Config, name, url string, timeout time.Duration, count func(hoo
 
 func countAnswers(reg prometheus.Registerer) func(hook, result string) {
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "signal_hook_answers_total", Help: "What the application answered when it was asked: ok, no, or failed to; spared: it was not, after many failures.",
+		Name: "signal_hook_answers_total", Help: "What the application answered when it was asked: ok, no, or failed to.",
 	}, []string{"hook", "result"})
 	reg.MustRegister(answers)
 	for _, name := range [...]string{"auth", "rooms", "message", "notices", "access"} {
@@ -28,11 +28,11 @@ func countAnswers(reg prometheus.Registerer) func(hook, result string) {
 
 func countDropped(reg prometheus.Registerer) func(hook, reason string, n int) {
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "signal_hook_dropped_total", Help: "Messages and notices that the application never took: too many waited (full), or it failed.",
+		Name: "signal_hook_dropped_total", Help: "Messages and notices that the application never took: too many waited (full), of one client (busy) or of all (full), it failed, or was not asked since it had failed all the time (spared).",
 	}, []string{"hook", "reason"})
 	reg.MustRegister(dropped)
-	for _, name := range [...]string{"message", "notices"} {
-		for _, reason := range [...]string{"full", "failed"} {
+	for name, reasons := range map[string][]string{"message": {"busy", "full", "spared", "failed"}, "notices": {"full", "failed"}} {
+		for _, reason := range reasons {
 			dropped.WithLabelValues(name, reason)
 		}
 	}
@@ -51,11 +51,12 @@ func permissions(cfg Config, count func(hook, result string)) *auth.Permissions 
 }
 
 // messages answer clients' own events; nil: nobody does.
-func messages(cfg Config, count func(hook, result string)) hook.Messages {
+func messages(cfg Config, count func(hook, result string)) (to hook.Messages, spared func() bool) {
 	if cfg.Hooks.Messages == nil && cfg.MessageURL != "" {
-		return address(cfg, "message", cfg.MessageURL, hook.MessageTimeout, count)
+		a := address(cfg, "message", cfg.MessageURL, hook.MessageTimeout, count)
+		return a, a.Spared
 	}
-	return cfg.Hooks.Messages
+	return cfg.Hooks.Messages, func() bool { return false }
 }
 
 // outbox tells what happens on the node; nil tells nobody.

@@ -108,9 +108,10 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		Judge: judge{revoked, permissions, n}, Notices: n.notices, Keep: keep(cfg), Log: n.log, Registerer: reg,
 	})
 	n.hub = hub.New(n.bus, reg)
+	to, spared := messages(cfg, count)
 	n.sessions = &session.Options{
 		Node: n.id, Hub: n.hub, Verifier: who, Tickets: n.emitter, Permissions: permissions, Revoked: revoked, Publisher: n.emitter, DefaultRooms: rooms(cfg.DefaultRooms),
-		Messages: messages(cfg, count), MessageDropped: func(reason string) { dropped("message", reason, 1) }, Notices: n.notices,
+		Messages: to, Spared: spared, MessageDropped: func(reason string) { dropped("message", reason, 1) }, Notices: n.notices,
 		Limits: limits(cfg), AuthTimeout: cfg.AuthTimeout,
 		Encryption: session.Encryption{Off: cfg.Encryption == "off", Required: cfg.Encryption == "required", Info: cmp.Or(cfg.EncryptionInfo, proto.SealingInfo)},
 		Heartbeat:  transport.PingAfter, Log: n.log, Metrics: session.NewMetrics(reg),

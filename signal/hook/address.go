@@ -82,9 +82,6 @@ func (a *Address) Message(ctx context.Context, m Message) (Answer, error) {
 		var said Answer
 		_, err := a.breaker.Execute(func() (struct{}, error) { return struct{}{}, a.ask(ctx, m, &said) })
 		down := errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
-		if down {
-			a.count("spared")
-		}
 		if err == nil || down || final(err) || try == tries {
 			return said, err
 		}
@@ -94,6 +91,17 @@ func (a *Address) Message(ctx context.Context, m Message) (Answer, error) {
 			return said, err
 		}
 	}
+}
+
+// Spared says whether a message would not be asked about now: the address has failed all the time.
+func (a *Address) Spared() bool {
+	switch a.breaker.State() {
+	case gobreaker.StateOpen:
+		return true
+	case gobreaker.StateHalfOpen:
+		return a.breaker.Counts().Requests > 0 // one is on its way, and will tell
+	}
+	return false
 }
 
 // Notice tells {"notices": […]}.

@@ -68,6 +68,11 @@ func (s *Session) message(f proto.Frame) {
 	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
 		return
 	}
+	if s.o.Spared() {
+		s.o.MessageDropped("spared")
+		s.failLater("the application does not answer: this one was not taken", f.ID)
+		return
+	}
 	who, _ := s.who()
 	now := time.Now()
 	m := hook.Message{
@@ -85,6 +90,7 @@ func (s *Session) message(f proto.Frame) {
 	}
 	if !s.rare.messages.take(said{m, now}, s.messageOne) {
 		all.leave(len(m.Data))
+		s.o.MessageDropped("busy")
 		s.fail(proto.CodeBusy, "32 events wait for the application: wait for their answers", f.ID)
 	}
 }

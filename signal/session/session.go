@@ -68,8 +68,9 @@ type Options struct {
 	Revoked     *auth.Revoked
 	Publisher   Publisher
 	Messages    hook.Messages // nil: clients have no events of their own
-	// MessageDropped counts what the application never took, and why: full, failed.
+	// MessageDropped counts what the application never took, and why: busy, full, spared, failed.
 	MessageDropped func(reason string)
+	Spared         func() bool // the application is not worth asking now
 	Notices        *hook.Outbox
 	DefaultRooms   []proto.Room
 	Limits         Limits

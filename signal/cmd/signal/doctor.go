@@ -37,7 +37,9 @@ func doctor() *cobra.Command {
 		Long: `Looks at what a node or an emitter with this environment would meet, and says of each
 finding what to do. The exit code is the number of findings, at most 100.
 
-It writes nothing to Redis, and publishes to channels that nobody else hears.`,
+It writes nothing to Redis, and publishes to channels that nobody else hears, or what nobody
+takes for an event. Where servers of the original are, it says which step of docs/MOVING.md
+one is at.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			at, err := emitter.SettingsFromEnv()
@@ -87,9 +89,10 @@ func (d *diagnosis) examine(ctx context.Context) {
 	}
 	e := emitter.New(d.at)
 	defer e.Close()
+	nodes := 0
 	if err := e.Look(ctx); err == nil {
 		d.ok("Redis on %s is used as here: protocol %d, pub/sub %s, prefix %q", strings.Join(d.at.Addrs, ","), proto.Version, d.at.Ways(), d.at.Layout().Prefix)
-		d.nodes(ctx, e)
+		nodes = d.nodes(ctx, e)
 	} else {
 		do := fmt.Sprintf("look at %sADDRS, at _TLS (must it be on, or off?) and at the network: a node could not reach it either", emitter.EnvPrefix)
 		switch {
@@ -105,7 +108,9 @@ func (d *diagnosis) examine(ctx context.Context) {
 			return // nothing more can be asked
 		}
 	}
-	for _, s := range d.servers(ctx) {
+	servers := d.servers(ctx)
+	defer d.original(ctx, e, nodes, servers)
+	for _, s := range servers {
 		rdb := redis.NewClient(d.at.Options(s.addr))
 		if d.server(ctx, s.addr, rdb) && s.master {
 			d.trip(ctx, e, s.addr, rdb)
@@ -170,11 +175,11 @@ func (d *diagnosis) token(ctx context.Context, token string) {
 	d.ok("the token is of user %q until %s; rooms %v, publish %v", id.User, time.Unix(id.Expires, 0).Format(time.RFC3339), id.Rooms, id.Publish)
 }
 
-func (d *diagnosis) nodes(ctx context.Context, e *emitter.Emitter) {
+func (d *diagnosis) nodes(ctx context.Context, e *emitter.Emitter) int {
 	live, err := e.Nodes(ctx)
 	if err != nil {
 		d.finds("look at what Redis says", "nodes cannot be asked for: %v", err)
-		return
+		return 0
 	}
 	var versions []string
 	for _, n := range live {
@@ -190,6 +195,7 @@ func (d *diagnosis) nodes(ctx context.Context, e *emitter.Emitter) {
 	default:
 		d.ok("%d nodes live, of version %s", len(live), versions[0])
 	}
+	return len(live)
 }
 
 // server looks at one Redis server, and says whether it answers.
