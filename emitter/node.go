@@ -99,10 +99,10 @@ func (e *Emitter) Answer(ctx context.Context, a proto.Answer) error {
 	return err
 }
 
-// Returned tells the node of a connection, for nodes, that its client has come back elsewhere.
-func (e *Emitter) Returned(ctx context.Context, id proto.ClientID) error {
+// Returned tells the node of a connection, for nodes, that its user's client has come back elsewhere.
+func (e *Emitter) Returned(ctx context.Context, id proto.ClientID, u proto.UserID) error {
 	node, _ := id.Node()
-	_, err := e.publish(ctx, e.layout.Inbox(node), proto.AppendReturned(nil, id))
+	_, err := e.publish(ctx, e.layout.Inbox(node), proto.AppendReturned(nil, id, u))
 	return err
 }
 

@@ -134,6 +134,9 @@ func SettingsFromEnv() (Settings, error) {
 			s.SigningKeys = append(s.SigningKeys, k)
 		}
 	}
+	if v := os.Getenv(IgnisEnv); !slices.Contains([]string{"", "listen", "off", "mirror"}, v) {
+		errs = append(errs, fmt.Errorf("%s must be listen or off or mirror, is %q", IgnisEnv, v))
+	}
 	s.Mirror = os.Getenv(IgnisEnv) == "mirror"
 	if s.Mirror && len(s.SigningKeys) > 0 {
 		errs = append(errs, fmt.Errorf("%s=mirror and %sSIGNING_KEYS are both set: the original signs nothing", IgnisEnv, EnvPrefix))

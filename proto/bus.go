@@ -213,14 +213,18 @@ func IsAnswer(b []byte) bool { return bytes.HasPrefix(b, []byte("R1 ")) }
 // AppendReturned appends, for the inbox of a node, that the client of one of its connections has come back
 // to another node.
 //
-//	C1 <clientId>
-func AppendReturned(dst []byte, id ClientID) []byte { return append(append(dst, "C1 "...), id...) }
+//	C1 <clientId> <userId>
+func AppendReturned(dst []byte, id ClientID, u UserID) []byte {
+	return fmt.Appendf(dst, "C1 %s %s", id, u)
+}
 
-// DecodeReturned is the connection whose client has come back, if the message says that.
-func DecodeReturned(b []byte) (id ClientID, is bool) {
-	rest, is := bytes.CutPrefix(b[:min(len(b), MaxName)], []byte("C1 "))
-	id = ClientID(rest)
-	return id, is && id.Check() == nil
+// DecodeReturned is the connection whose client has come back, and of which user, if the message says
+// that.
+func DecodeReturned(b []byte) (id ClientID, u UserID, is bool) {
+	rest, is := bytes.CutPrefix(b[:min(len(b), 2*MaxName)], []byte("C1 "))
+	client, user, _ := bytes.Cut(rest, []byte{' '})
+	id = ClientID(client)
+	return id, UserID(user), is && id.Check() == nil
 }
 
 // A Layout knows the names on Redis under one prefix. The hash tag is the room

@@ -122,6 +122,24 @@ var mutants = []mutant{
 	{name: "a room that a newer token does not allow is entered under way", edits: []edit{
 		{"signal/session/session.go", " || s.asked(r.Room) && !s.mayJoin(who, r.Room)", ""},
 	}, in: "./signal/session", run: "TestNarrowedMeanwhile"},
+	{name: "what we mirror is taken for the original's", edits: []edit{
+		{"signal/bus/receive.go", "\tif proto.IsMirror(payload) {\n\t\treturn nil", "\tif false {\n\t\treturn nil"},
+	}, in: "./signal/bus", run: "TestIgnis"},
+	{name: "the original is told of what it had already", edits: []edit{
+		{"emitter/publish.lua", "    local there, printed = string.match(said, '^(%S+) (%S+)$')\n", "    local there, printed = string.match(said, '^(%S+) (%S+)$')\n    if width == 4 then call('PUBLISH', original, ARGV[n + 3]) end\n"},
+	}, in: "./emitter", run: "TestMirror$"},
+	{name: "the original does not hear who is left out", edits: []edit{
+		{"proto/ignis.go", "for i, c := range m.Except {", "for i, c := range m.Except[:0] {"},
+	}, in: "./emitter", run: "TestMirror$"},
+	{name: "who does not mirror begins all the same", edits: []edit{
+		{"emitter/agree.go", "if theirs[mirrors] == \"required\" && !s.Mirror {", "if false {"},
+	}, in: "./emitter", run: "TestMirrorIsForAll"},
+	{name: "whoever names a connection has come back to it", edits: []edit{
+		{"signal/hook/outbox.go", "return is && back.user == n.User", "_ = back\n\treturn is"},
+	}, in: "./signal/hook", run: "TestOutboxComesBack"},
+	{name: "as much waits for the application as comes", edits: []edit{
+		{"signal/session/message.go", "if m.waiting >= messagesMost || m.bytes+size > messageBytesMost {", "if false {"},
+	}, run: "TestHookCrowd"},
 	{name: "a resync is forgotten by who is behind it", edits: []edit{
 		{"signal/room/room.go", "case from.Cursor < resync && (from.InLog || r.first >= resync):", "case false:"},
 		{"signal/room/room.go", "case !from.InLog && from.Cursor < resync:", "case false:"},

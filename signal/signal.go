@@ -268,15 +268,15 @@ func (n *Node) Run(ctx context.Context) error {
 		n.draining.Store(true)
 		n.log.Info("node stopping")
 		within(clientsTimeout, n.sockets.Shutdown) // 1. tell the clients
-		var plain errgroup.Group                   // 2. finish plain requests
+		var plain errgroup.Group                   // 2. finish plain requests, and what clients have said
 		for _, s := range []*http.Server{n.public, n.admin} {
 			plain.Go(func() error {
 				within(requestsTimeout, s.Shutdown)
 				return s.Close()
 			})
 		}
+		plain.Go(func() error { within(requestsTimeout, n.sessions.Finish); return nil })
 		err := plain.Wait()
-		within(requestsTimeout, func(ctx context.Context) error { n.sessions.Finish(ctx); return nil })
 		stop() // 3. nobody is left to deliver to
 		return err
 	})

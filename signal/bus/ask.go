@@ -70,13 +70,19 @@ func (b *Bus) answered(a proto.Answer) {
 	}
 }
 
+// A comeback is a connection whose client has come back, and whose it is.
+type comeback struct {
+	id   proto.ClientID
+	user proto.UserID
+}
+
 // Returned lets the node of a connection know that its client has come back to this one. It does not wait.
-func (b *Bus) Returned(id proto.ClientID) {
+func (b *Bus) Returned(id proto.ClientID, user proto.UserID) {
 	if node, ours := id.Node(); !ours || node == b.node {
 		return
 	}
 	select {
-	case b.returned <- id:
+	case b.returned <- comeback{id, user}:
 	default: // so many at once that some are told of as gone
 	}
 }
@@ -86,9 +92,9 @@ func (b *Bus) Returned(id proto.ClientID) {
 func (b *Bus) answer(ctx context.Context) {
 	for {
 		select {
-		case id := <-b.returned:
+		case r := <-b.returned:
 			bounded, cancel := context.WithTimeout(ctx, askTimeout)
-			_ = b.emitter.Returned(bounded, id) // else its end is told, which says nothing new
+			_ = b.emitter.Returned(bounded, r.id, r.user) // else its end is told, which says nothing new
 			cancel()
 		case a := <-b.answers:
 			bounded, cancel := context.WithTimeout(ctx, askTimeout)

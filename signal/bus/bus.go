@@ -93,8 +93,8 @@ type Bus struct {
 
 	back     chan struct{} // holds one: all that was down is up again
 	answers  chan proto.Answer
-	returned chan proto.ClientID // connections of other nodes whose client has come back here
-	notices  *hook.Outbox        // nil: nobody is told
+	returned chan comeback // connections of other nodes whose client has come back here
+	notices  *hook.Outbox  // nil: nobody is told
 	crowd    crowd
 	began    time.Time
 	health   health
@@ -121,7 +121,7 @@ type Options struct {
 func New(o Options) *Bus {
 	b := &Bus{
 		node: o.Node, version: o.Version, at: o.Redis, layout: o.Redis.Layout(), inbox: proto.NodeRoom(o.Node), ignis: o.Ignis,
-		emitter: o.Emitter, signer: o.Emitter.Signer(), judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), returned: make(chan proto.ClientID, 4096), notices: o.Notices, back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
+		emitter: o.Emitter, signer: o.Emitter.Signer(), judge: o.Judge, keep: o.Keep, revoked: make(chan struct{}, 1), log: o.Log, answers: make(chan proto.Answer, 1024), returned: make(chan comeback, 4096), notices: o.Notices, back: make(chan struct{}, 1), began: time.Now(), asks: map[proto.AskID]chan int{},
 	}
 	b.routes.init()
 	b.routes.want(b.inbox, true)

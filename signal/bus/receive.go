@@ -52,8 +52,8 @@ func (b *Bus) direct(dst Receiver, payload []byte) error {
 		}
 		return err
 	}
-	if id, is := proto.DecodeReturned(payload); is {
-		b.notices.Returned(id)
+	if id, user, is := proto.DecodeReturned(payload); is {
+		b.notices.Returned(id, user)
 		return nil
 	}
 	m, err := proto.DecodeMessage(payload)

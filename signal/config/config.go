@@ -131,7 +131,7 @@ func Load() (Config, error) {
 	var err error
 	c.Redis, err = emitter.SettingsFromEnv()
 	for _, e := range c.mistakes() {
-		if !unreadable[e.name] {
+		if !unreadable[e.name] && (err == nil || !strings.Contains(err.Error(), e.err.Error())) { // one that both read
 			errs = append(errs, e.err)
 		}
 	}

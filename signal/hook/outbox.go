@@ -28,22 +28,28 @@ const (
 // nobody.
 type Outbox struct {
 	to      Observer
-	dropped func(reason string, n int) // full, failed: what is never told
-	back    func(proto.ClientID)       // tells the node of a connection that its client has come back
+	dropped func(reason string, n int)         // full, failed: what is never told
+	back    func(proto.ClientID, proto.UserID) // tells the node of a connection that its client has come back
 	log     *zap.Logger
 	wake    chan struct{} // holds one: something waits
 
 	mu       sync.Mutex
-	waiting  []Notice                     // guarded by mu
-	ended    []Notice                     // guarded by mu: of clients that may come back, the earliest first
-	returned map[proto.ClientID]time.Time // guarded by mu: connections whose client has come back, and when
-	order    []proto.ClientID             // guarded by mu: of returned, the earliest first
+	waiting  []Notice                    // guarded by mu
+	ended    []Notice                    // guarded by mu: of clients that may come back, the earliest first
+	returned map[proto.ClientID]comeback // guarded by mu: connections whose client has come back
+	order    []proto.ClientID            // guarded by mu: of returned, the earliest first
+}
+
+// A comeback is when a client has come back, and whose it says it is: another user's is none.
+type comeback struct {
+	at   time.Time
+	user proto.UserID
 }
 
 // NewOutbox tells an Observer, while Run runs. dropped gets how many notices are given up, and why; back
 // gets connections of other nodes whose client has come back to this one.
-func NewOutbox(to Observer, dropped func(reason string, n int), back func(proto.ClientID), log *zap.Logger) *Outbox {
-	return &Outbox{to: to, dropped: dropped, back: back, log: log, wake: make(chan struct{}, 1), returned: map[proto.ClientID]time.Time{}}
+func NewOutbox(to Observer, dropped func(reason string, n int), back func(proto.ClientID, proto.UserID), log *zap.Logger) *Outbox {
+	return &Outbox{to: to, dropped: dropped, back: back, log: log, wake: make(chan struct{}, 1), returned: map[proto.ClientID]comeback{}}
 }
 
 // Connected tells that a client is there; if it says which connection it had before, that one's end is
@@ -54,10 +60,8 @@ func (o *Outbox) Connected(n Notice) {
 	}
 	n.Kind, n.Time = Connected, time.Now().UnixMilli()
 	if n.Previous != "" {
-		o.Returned(n.Previous)
-		if _, ours := n.Previous.Node(); ours {
-			o.back(n.Previous)
-		}
+		o.Returned(n.Previous, n.User)
+		o.back(n.Previous, n.User)
 	}
 	o.Add(n)
 }
@@ -71,7 +75,7 @@ func (o *Outbox) Disconnected(n Notice) {
 	n.Kind, n.Time = Disconnected, now.UnixMilli()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, is := o.returned[n.Client]; is {
+	if o.isBack(n) {
 		return
 	}
 	if len(o.ended) >= comesBackMax {
@@ -81,8 +85,14 @@ func (o *Outbox) Disconnected(n Notice) {
 	o.ended = append(o.ended, n)
 }
 
-// Returned says that the client of a connection has come back, here or elsewhere.
-func (o *Outbox) Returned(id proto.ClientID) {
+// isBack says whether the client of a connection that has ended has come back. It is called with mu held.
+func (o *Outbox) isBack(n Notice) bool {
+	back, is := o.returned[n.Client]
+	return is && back.user == n.User
+}
+
+// Returned says that a user's client has come back, here or elsewhere, and which connection it had.
+func (o *Outbox) Returned(id proto.ClientID, user proto.UserID) {
 	if o == nil {
 		return
 	}
@@ -92,9 +102,9 @@ func (o *Outbox) Returned(id proto.ClientID) {
 		o.forget()
 	}
 	if _, known := o.returned[id]; !known {
-		o.returned[id] = time.Now()
 		o.order = append(o.order, id)
 	}
+	o.returned[id] = comeback{time.Now(), user}
 }
 
 // forget forgets the first that has come back. It is called with mu held.
@@ -131,12 +141,12 @@ func (o *Outbox) due(now time.Time, all bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.ended) > 0 && (all || now.UnixMilli()-o.ended[0].Time >= comesBack.Milliseconds()) {
-		if _, is := o.returned[o.ended[0].Client]; !is {
+		if !o.isBack(o.ended[0]) {
 			o.add(o.ended[0])
 		}
 		o.ended = o.ended[1:]
 	}
-	for len(o.order) > 0 && now.Sub(o.returned[o.order[0]]) >= remembers {
+	for len(o.order) > 0 && now.Sub(o.returned[o.order[0]].at) >= remembers {
 		o.forget()
 	}
 }

@@ -65,7 +65,7 @@ func (a *application) told() (lines []string, asked int) {
 func open(t *testing.T, test func(t *testing.T, o *hook.Outbox, app *application, stop func())) {
 	synctest.Test(t, func(t *testing.T) {
 		app := &application{dropped: map[string]int{}}
-		o := hook.NewOutbox(app, app.drop, func(proto.ClientID) {}, zap.NewNop())
+		o := hook.NewOutbox(app, app.drop, func(proto.ClientID, proto.UserID) {}, zap.NewNop())
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -152,6 +152,8 @@ func TestOutboxComesBack(t *testing.T) {
 		o.Disconnected(hook.Notice{Client: "late"})
 		o.Connected(hook.Notice{Client: "late2", Previous: "late"})
 		o.Connected(hook.Notice{Client: "early2", Previous: "early"})
+		o.Disconnected(hook.Notice{Client: "other", User: "u1"})
+		o.Returned("other", "u2") // who is not of that user
 		time.Sleep(4 * time.Second)
 		o.Disconnected(hook.Notice{Client: "early"}) // a dead connection is noticed late
 		if lines, _ := app.told(); fmt.Sprint(lines) != "[connectedlate2 connectedearly2]" {
@@ -159,14 +161,14 @@ func TestOutboxComesBack(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if lines, _ := app.told(); fmt.Sprint(lines) != "[connectedlate2 connectedearly2 disconnectedgone]" {
+		if lines, _ := app.told(); fmt.Sprint(lines) != "[connectedlate2 connectedearly2 disconnectedgone disconnectedother]" {
 			t.Errorf("at the end %q", lines)
 		}
 		time.Sleep(2 * time.Minute)
 		o.Disconnected(hook.Notice{Client: "early"}) // it is long forgotten
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if lines, _ := app.told(); len(lines) != 4 {
+		if lines, _ := app.told(); len(lines) != 5 {
 			t.Errorf("two minutes later %q", lines)
 		}
 	})

@@ -27,6 +27,18 @@ type messages struct {
 	waiting int            // guarded by mu
 	bytes   int            // guarded by mu
 	running sync.WaitGroup // lanes
+	ctx     context.Context
+	stop    context.CancelFunc // of those that are on their way; both are guarded by mu
+}
+
+// until is the context of what is asked: it ends with the node.
+func (m *messages) until() context.Context {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx == nil {
+		m.ctx, m.stop = context.WithCancel(context.Background())
+	}
+	return m.ctx
 }
 
 func (m *messages) enter(size int) bool {
@@ -104,7 +116,7 @@ func (s *Session) messageOne(m said) {
 		s.fail(proto.CodeForbidden, string(m.Event), m.Frame)
 		return
 	}
-	ctx, cancel := context.WithDeadline(s.rare.messages.ctx, m.at.Add(hook.MessageTimeout))
+	ctx, cancel := context.WithDeadline(s.o.messages.until(), m.at.Add(hook.MessageTimeout))
 	defer cancel()
 	var answer hook.Answer
 	err := ctx.Err()
@@ -159,12 +171,11 @@ func (s *Session) failLater(detail, ref string) {
 	s.answer(proto.EventError, e, ref)
 }
 
-// Finish waits until the application has what clients have said, or ctx ends.
-func (o *Options) Finish(ctx context.Context) {
-	done := make(chan struct{})
-	go func() { o.messages.running.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
+// Finish waits until the application has what clients have said; what it has not when ctx ends is dropped.
+// No session lives any more.
+func (o *Options) Finish(ctx context.Context) error {
+	o.messages.until()
+	defer context.AfterFunc(ctx, o.messages.stop)()
+	o.messages.running.Wait()
+	return ctx.Err()
 }
