@@ -261,9 +261,11 @@ func (f *fleet) round(ours *emitter.Emitter, node *node, old, server *original) 
 
 // TestFleet: two servers of the original and two nodes of ours on one Redis, 200 tills, and everybody
 // sends to everybody: each event comes once to each till for which it is. Then the old servers end, one
-// after the other, while events go on. One of them and both nodes encrypt, for tills that want it.
-func TestFleet(t *testing.T) {
-	srv := redistest.Start(t)
+// after the other, while events go on. One of them and both nodes encrypt, for tills that want it. On a
+// cluster the original speaks to one of its servers.
+func TestFleet(t *testing.T) { onEach(t, mixedFleet) }
+
+func mixedFleet(t *testing.T, srv redistest.Redis) {
 	at := srv.Settings()
 	old, plain, sealed := startOriginal(t, "emitter", at), startOriginal(t, "server", at), startOriginal(t, "server", at, "encrypted")
 	cfg := settings(at)
