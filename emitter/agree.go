@@ -16,8 +16,8 @@ import (
 
 // Fields that a node writes when it needs something of everyone.
 const (
-	signed  = "signed" // only what is signed counts
-	mirrors = "mirror" // there are servers of the original, which do not hear who does not mirror
+	signed  = "signed" // only what is signed counts: who has no key is refused
+	mirrors = "mirror" // there are servers of the original: everyone mirrors
 )
 
 // ErrDisagrees means that the others on this Redis use another protocol version
@@ -73,10 +73,6 @@ func (s Settings) agree(ctx context.Context, rdb redis.UniversalClient, write bo
 	if theirs[signed] == "required" && len(s.SigningKeys) == 0 {
 		return false, fmt.Errorf("%w: events must be signed there, and have no key here; set %sSIGNING_KEYS, or delete the field %s of %s if no node signs any more",
 			ErrDisagrees, EnvPrefix, signed, key)
-	}
-	if theirs[mirrors] == "required" && !s.Mirror {
-		return false, fmt.Errorf("%w: servers of the original run there, which would not hear what is sent from here; set %s=mirror, or delete the field %s of %s if none runs any more",
-			ErrDisagrees, IgnisEnv, mirrors, key)
 	}
 	set := map[string]string{"protocol": "another version of Signal", "pubsub": EnvPrefix + "PUBSUB", "deployment": EnvPrefix + "DEPLOYMENT"}
 	var errs []error

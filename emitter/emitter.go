@@ -49,12 +49,13 @@ const MaxEvent = proto.MaxMessage
 
 // An Emitter publishes events. Close it at the end.
 type Emitter struct {
-	rdb    redis.UniversalClient
-	at     Settings
-	layout proto.Layout
-	signer *proto.Signer
-	agreed atomic.Bool  // Agree has said yes, and ours stands there
-	unsure atomic.Int64 // when to ask again, Unix nanoseconds; 0 while whoever knows has always answered
+	rdb       redis.UniversalClient
+	at        Settings
+	layout    proto.Layout
+	signer    *proto.Signer
+	agreed    atomic.Bool // Agree has said yes, and ours stands there
+	mirroring mirroring
+	unsure    atomic.Int64 // when to ask again, Unix nanoseconds; 0 while whoever knows has always answered
 
 	ctx         context.Context // until Close
 	stop        context.CancelFunc
@@ -108,11 +109,8 @@ func (e *Emitter) Check(ctx context.Context) error {
 	if _, err := e.publishOnce(ctx, e.layout.Channel(proto.Control), nil); errors.Is(err, ErrRefused) {
 		return fmt.Errorf("publish to the channels %s:*: %w", e.layout.Prefix, err)
 	}
-	if e.at.Mirror {
-		channel, message := proto.IgnisProbe()
-		if err := e.rdb.Publish(ctx, channel, message).Err(); errors.Is(Classify(err), ErrRefused) {
-			return fmt.Errorf("publish to the original's channels ws:*: %w", Classify(err))
-		}
+	if err := e.checkMirror(ctx); errors.Is(err, ErrRefused) {
+		return fmt.Errorf("publish to the original's channels ws:*: %w", err)
 	}
 	if written {
 		e.agreed.Store(true)
@@ -286,10 +284,10 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	client, single := to.Client()
 	node, ours := client.Node()
 	switch {
-	case e.at.Mirror && !(single && ours):
+	case (!single || !ours) && e.mirrors(ctx):
 		copied = mirrored{proto.IgnisTarget(to), proto.AppendIgnis(nil, to, m.Message)}
 	case single && !ours:
-		return Receipt{}, fmt.Errorf("%w: %q to %s: the client is one of the original's, which are reached with %s=mirror", ErrInvalid, event, to, IgnisEnv)
+		return Receipt{}, fmt.Errorf("%w: %q to %s: the client is one of the original's, which are reached where a node has %s=mirror", ErrInvalid, event, to, IgnisEnv)
 	}
 	r.EventID = m.EventID
 	switch room := to.Room(); {

@@ -3,19 +3,54 @@ package emitter
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/signal-team/signal/proto"
 )
 
 // While the original's servers run beside nodes of ours, what is sent goes to their channels too,
 // by PUBLISH also on a cluster, in a form that our own nodes pass over. A durable event goes there
 // in the same step in which it is numbered, so that one that is sent again is not heard there
-// twice either (TestMirror).
+// twice either (TestMirror). That it is needed a node writes down; everyone follows within some
+// seconds (TestMirrorIsForAll).
+const (
+	mirrorEvery = 5 * time.Second // it is looked whether to mirror
+	mirrorLook  = time.Second     // one look at most
+)
+
+// A mirroring is whether this emitter mirrors.
+type mirroring struct {
+	mu     sync.Mutex
+	on     bool      // guarded by mu
+	looked time.Time // guarded by mu
+}
 
 // A mirrored is an event for the original's servers; none of its channel is empty.
 type mirrored struct {
 	channel string
 	message []byte
+}
+
+// mirrors says whether the original's servers are to hear what is sent.
+func (e *Emitter) mirrors(ctx context.Context) bool {
+	if e.at.Mirror {
+		return true
+	}
+	m := &e.mirroring
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(m.looked) >= mirrorEvery {
+		ctx, cancel := context.WithTimeout(ctx, mirrorLook)
+		defer cancel()
+		if on, err := e.Mirrored(ctx); err == nil { // else as before
+			m.on = on
+		}
+		m.looked = time.Now()
+	}
+	return m.on
 }
 
 // mirror publishes to the original's servers, and says how many there are. On a cluster nobody
@@ -31,11 +66,20 @@ func (e *Emitter) mirror(ctx context.Context, m mirrored) (servers int, err erro
 	return int(n), e.doubt(err)
 }
 
-// Mirrored says whether everyone must mirror, since a node does.
+// Mirrored says whether a node has written down that everyone mirrors.
 func (e *Emitter) Mirrored(ctx context.Context) (bool, error) {
 	said, err := e.rdb.HGet(ctx, e.layout.Config(), mirrors).Result()
 	if errors.Is(err, redis.Nil) {
 		return false, nil
 	}
 	return said == "required", e.doubt(err)
+}
+
+// checkMirror says whether this emitter may publish to the original's channels.
+func (e *Emitter) checkMirror(ctx context.Context) error {
+	if !e.mirrors(ctx) {
+		return nil
+	}
+	channel, message := proto.IgnisProbe()
+	return Classify(e.rdb.Publish(ctx, channel, message).Err())
 }

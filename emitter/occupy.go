@@ -17,9 +17,10 @@ var occupyScript = redis.NewScript(occupySource)
 
 // A Crowd says, for nodes, whether a room has members on other nodes.
 type Crowd struct {
-	Others int
-	Time   int64 // of Redis, milliseconds since 1970
-	Err    error
+	Others  int
+	Earlier int   // of them, that had members before this one
+	Time    int64 // of Redis, milliseconds since 1970
+	Err     error
 }
 
 // Occupy says, for nodes, that one has members in rooms, or has none any more, and where others have.
@@ -43,13 +44,14 @@ func (e *Emitter) Occupy(ctx context.Context, node proto.NodeID, rooms []proto.R
 			said, err = occupyScript.Eval(ctx, e.rdb, []string{e.layout.Crowd(r)}, args...).Result()
 		}
 		numbers, _ := said.([]any)
-		if err == nil && len(numbers) != 2 {
+		if err == nil && len(numbers) != 3 {
 			err = fmt.Errorf("%w: it answered %v to the script", ErrRefused, said)
 		}
 		if crowds[i].Err = e.doubt(err); err == nil {
 			others, _ := numbers[0].(int64)
-			crowds[i].Time, _ = numbers[1].(int64)
-			crowds[i].Others = int(others)
+			earlier, _ := numbers[1].(int64)
+			crowds[i].Time, _ = numbers[2].(int64)
+			crowds[i].Others, crowds[i].Earlier = int(others), int(earlier)
 		}
 	}
 	return crowds

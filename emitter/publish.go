@@ -1,6 +1,7 @@
 package emitter
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -37,16 +38,20 @@ func (e *Emitter) call(room proto.Room, events []*sending) call {
 	if e.at.Ways() == Sharded {
 		verb = "SPUBLISH"
 	}
+	original := "" // while it is found out whether to mirror, some are and some are not
+	for _, s := range events {
+		original = cmp.Or(original, s.copied.channel)
+	}
 	h := e.at.History(room)
 	c := call{
 		append(make([]string, 0, 2+len(events)), e.layout.Position(room), e.layout.Log(room)),
 		append(make([]any, 0, 5+4*len(events)), e.layout.Channel(room), verb,
-			fmt.Sprint(h.Events, " ", seconds(h.Age), " ", seconds(positionAge), " ", seconds(onceAge)), proto.NewEpoch(), events[0].copied.channel),
+			fmt.Sprint(h.Events, " ", seconds(h.Age), " ", seconds(positionAge), " ", seconds(onceAge)), proto.NewEpoch(), original),
 	}
 	for _, s := range events {
 		c.keys = append(c.keys, e.layout.Once(room, s.receipt.EventID))
 		c.args = append(c.args, string(s.receipt.EventID), s.print, s.body)
-		if e.at.Mirror {
+		if original != "" {
 			c.args = append(c.args, s.copied.message)
 		}
 	}

@@ -66,8 +66,8 @@ type Settings struct {
 	// SigningKeys sign events and what else goes to nodes; of those that come, only what is
 	// signed with one of them counts. The first one signs. Without any nothing is signed.
 	SigningKeys []proto.SigningKey
-	// Mirror publishes everything to the original's servers too, on their channels, while there are
-	// any. It excludes SigningKeys.
+	// Mirror publishes everything to the original's servers too, on their channels. Who does not set it
+	// does so all the same while a node has written down that it is needed. It excludes SigningKeys.
 	Mirror bool
 }
 

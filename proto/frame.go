@@ -82,7 +82,6 @@ func DecodeFrame(b []byte) (Frame, error) {
 			var s string
 			if s, err = stringOf("event", value); err == nil {
 				f.Event, named = EventName(s), true
-				err = f.Event.Check()
 			}
 		case "data":
 			f.Data = value
@@ -99,6 +98,9 @@ func DecodeFrame(b []byte) (Frame, error) {
 	})
 	if err == nil && !named {
 		err = errors.New("event is missing")
+	}
+	if err == nil {
+		err = f.Event.Check() // last: the answer has the frame's id
 	}
 	if err != nil {
 		return Frame{}, asFrameError(err, "frame ", f.ID)

@@ -16,6 +16,7 @@ const (
 	ignisRoom      = "ws:room:"
 	ignisUser      = "ws:user:"
 	ignisClient    = "ws:client:"
+	ignisProbe     = "ws:room:probe:"
 )
 
 // ignisMirror is the serverId of what we say there ourselves: not a UUID, as that of a server, and
@@ -77,8 +78,11 @@ func IsMirror(b []byte) bool { return bytes.HasPrefix(b, []byte(ignisMirror)) }
 // IgnisProbe is what all servers of the original hear and none takes for an event: Redis says to how
 // many it goes.
 func IgnisProbe() (channel, message string) {
-	return ignisRoom + "probe:" + random(clientChars), ignisMirror + `"probe","event":"probe"}`
+	return ignisProbe + random(clientChars), ignisMirror + `"probe","event":"probe"}`
 }
+
+// IsIgnisProbe says whether a channel is that of an IgnisProbe.
+func IsIgnisProbe(channel string) bool { return strings.HasPrefix(channel, ignisProbe) }
 
 // IgnisAll are the channels on which the original hears, as patterns.
 func IgnisAll() []string {

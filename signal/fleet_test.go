@@ -388,7 +388,6 @@ func TestDoctorMoving(t *testing.T) {
 	listening.stop()
 	cfg.Ignis = "mirror"
 	mirroring := run(t, cfg)
-	doctor("where one must mirror, and does not", "listen", "FINDING", emitter.IgnisEnv+"=mirror")
 	var sending sync.WaitGroup
 	var done atomic.Bool
 	sending.Go(func() {

@@ -68,6 +68,6 @@ func (n *Node) outbox(cfg Config, count func(hook, result string), dropped func(
 	if to == nil {
 		return nil
 	}
-	back := func(id proto.ClientID, user proto.UserID) { n.bus.Returned(id, user) }
+	back := func(id proto.ClientID, user proto.UserID) bool { return n.bus.Returned(id, user) }
 	return hook.NewOutbox(to, func(reason string, k int) { dropped("notices", reason, k) }, back, n.log)
 }

@@ -69,7 +69,7 @@ func TestMessages(t *testing.T) {
 			t.Fatalf("answer %d is acknowledged by %s", i, f.Raw)
 		}
 	}
-	for event, code := range map[string]proto.ErrorCode{"no": proto.CodeForbidden, "nonsense": proto.CodeBadRequest, "connected": proto.CodeReserved} {
+	for event, code := range map[string]proto.ErrorCode{"no": proto.CodeForbidden, "nonsense": proto.CodeBadRequest, "connected": proto.CodeReserved, "a*": proto.CodeBadName} {
 		c.Send(event, 1, "x")
 		if e := c.Expect(t, "error").Error(); e.Code != code || e.Ref != "x" || e.RetryAfter != 0 {
 			t.Errorf("%s is answered %+v", event, e)

@@ -40,9 +40,9 @@ import (
 // Config says how a node works; LoadConfig makes one of the environment.
 type Config = config.Config
 
-// LoadConfig reads APP_ENV_SIGNAL_* and APP_ENV_WEBSOCKET_REDIS_*. Its error names
-// every variable that is wrong, one a line.
-func LoadConfig() (Config, error) { return config.Load() }
+// LoadConfig reads APP_ENV_SIGNAL_* and APP_ENV_WEBSOCKET_REDIS_*, for a node whose program answers some
+// hooks itself, if any are given. Its error names every variable that is wrong, one a line.
+func LoadConfig(hooks ...hook.Hooks) (Config, error) { return config.Load(hooks...) }
 
 // How long the end of a node may take: for clients to take what they were sent and to
 // answer the Close frame, then for plain requests. Whoever is slower is cut.
@@ -78,6 +78,9 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	}
 	reg := prometheus.NewRegistry()
 	count, dropped := countAnswers(reg), countDropped(reg)
+	cfg.Hooks = hook.Guard(cfg.Hooks, count, func(p any) {
+		log.Error("a hook of this program panicked", zap.Any("panic", p), zap.Stack("stack"))
+	})
 	who, keys, err := Verifier(cfg, count)
 	access, accessKeys, aerr := accessVerifier(cfg, count)
 	if err := errors.Join(err, aerr); err != nil {
@@ -276,6 +279,7 @@ func (n *Node) Run(ctx context.Context) error {
 			})
 		}
 		plain.Go(func() error { within(requestsTimeout, n.sessions.Finish); return nil })
+		plain.Go(func() error { within(requestsTimeout, n.notices.Settle); return nil })
 		err := plain.Wait()
 		stop() // 3. nobody is left to deliver to
 		return err
@@ -301,13 +305,14 @@ func (n *Node) announce() {
 	n.log.Info("node started", zap.Stringer("addr", n.Addr()), zap.Stringer("admin_addr", n.AdminAddr()), zap.String("auth", c.Auth),
 		zap.String("redis_addr", c.Redis.Addr()), zap.String("redis_prefix", c.Redis.Layout().Prefix), zap.String("redis_pubsub", string(c.Redis.Ways())))
 	for risk, taken := range map[string]bool{
-		"everyone may do everything: APP_ENV_SIGNAL_AUTH=none":                           c.Auth == "none",
-		"tokens of any audience are accepted: APP_ENV_SIGNAL_JWT_AUDIENCE":               c.Auth == "jwt" && c.JWTAudience == "",
-		"pages of any origin may connect: APP_ENV_SIGNAL_ALLOWED_ORIGINS=*":              slices.Contains(c.AllowedOrigins, "*"),
-		"clients may ask for as much as they like: APP_ENV_SIGNAL_LIMITS=off":            c.Limits == "off",
-		"tokens are sent in the open: http:// in APP_ENV_SIGNAL_AUTH_URL or _ACCESS_URL": strings.HasPrefix(c.AuthURL, "http:") || strings.HasPrefix(c.AccessURL, "http:"),
-		"the application cannot know who asks it: no APP_ENV_SIGNAL_HOOK_SECRET":         c.HookSecret == "" && c.AuthURL+c.RoomsURL+c.MessageURL+c.NoticesURL+c.AccessURL != "",
-		"redis is embedded: for development, nothing is kept over a restart":             n.embeddedAt != nil,
+		"everyone may do everything: APP_ENV_SIGNAL_AUTH=none":                                                    c.Auth == "none",
+		"tokens of any audience are accepted: APP_ENV_SIGNAL_JWT_AUDIENCE":                                        c.Auth == "jwt" && c.JWTAudience == "",
+		"pages of any origin may connect: APP_ENV_SIGNAL_ALLOWED_ORIGINS=*":                                       slices.Contains(c.AllowedOrigins, "*"),
+		"clients may ask for as much as they like: APP_ENV_SIGNAL_LIMITS=off":                                     c.Limits == "off",
+		"what clients say is sent in the open: http:// in APP_ENV_SIGNAL_ROOMS_URL, _MESSAGE_URL or _NOTICES_URL": slices.ContainsFunc([]string{c.RoomsURL, c.MessageURL, c.NoticesURL}, func(u string) bool { return strings.HasPrefix(u, "http:") }),
+		"tokens are sent in the open: http:// in APP_ENV_SIGNAL_AUTH_URL or _ACCESS_URL":                          strings.HasPrefix(c.AuthURL, "http:") || strings.HasPrefix(c.AccessURL, "http:"),
+		"the application cannot know who asks it: no APP_ENV_SIGNAL_HOOK_SECRET":                                  c.HookSecret == "" && c.AuthURL+c.RoomsURL+c.MessageURL+c.NoticesURL+c.AccessURL != "",
+		"redis is embedded: for development, nothing is kept over a restart":                                      n.embeddedAt != nil,
 	} {
 		if taken {
 			n.log.Warn("risky setting", zap.String("setting", risk))

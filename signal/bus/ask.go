@@ -76,26 +76,42 @@ type comeback struct {
 	user proto.UserID
 }
 
-// Returned lets the node of a connection know that its client has come back to this one. It does not wait.
-func (b *Bus) Returned(id proto.ClientID, user proto.UserID) {
-	if node, ours := id.Node(); !ours || node == b.node {
-		return
+// Returned lets the node of a connection know that its client has come back to this one, unless it was of
+// this one: then it says so. It does not wait.
+func (b *Bus) Returned(id proto.ClientID, user proto.UserID) (here bool) {
+	node, ours := id.Node()
+	if !ours || node == b.node {
+		return ours
 	}
 	select {
 	case b.returned <- comeback{id, user}:
 	default: // so many at once that some are told of as gone
+		b.metrics.unreturned.Inc()
 	}
+	return false
 }
 
-// answer tells other nodes what became of their events, and who has come back, so that the receive
-// loop need not wait for Redis.
-func (b *Bus) answer(ctx context.Context) {
+// tellReturned tells other nodes whose clients have come back here.
+func (b *Bus) tellReturned(ctx context.Context) {
 	for {
 		select {
 		case r := <-b.returned:
 			bounded, cancel := context.WithTimeout(ctx, askTimeout)
-			_ = b.emitter.Returned(bounded, r.id, r.user) // else its end is told, which says nothing new
+			if b.emitter.Returned(bounded, r.id, r.user) != nil { // its end is told, which says nothing new
+				b.metrics.unreturned.Inc()
+			}
 			cancel()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answer tells other nodes what became of their events, so that the receive loop need not wait for
+// Redis.
+func (b *Bus) answer(ctx context.Context) {
+	for {
+		select {
 		case a := <-b.answers:
 			bounded, cancel := context.WithTimeout(ctx, askTimeout)
 			if err := b.emitter.Answer(bounded, a); err != nil && ctx.Err() == nil {

@@ -171,6 +171,7 @@ func (b *Bus) Run(ctx context.Context, dst Receiver) error {
 	g.Go(func() error { b.followRevoked(ctx); return nil })
 	g.Go(func() error { b.trust(ctx); return nil })
 	g.Go(func() error { b.tellCrowds(ctx); return nil })
+	g.Go(func() error { b.tellReturned(ctx); return nil })
 	g.Go(func() error { return b.route(ctx, dst) })
 	return g.Wait()
 }

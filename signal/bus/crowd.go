@@ -18,6 +18,7 @@ import (
 const (
 	crowdEvery = 250 * time.Millisecond
 	crowdAgain = time.Second // after Redis has failed
+	crowdRenew = time.Minute // should Redis lose what it knows
 )
 
 type crowd struct {
@@ -68,7 +69,7 @@ func (c *crowd) changed(now time.Time, all bool) (has, hasNone []proto.Room) {
 		switch {
 		case all && !p.said.IsZero(), p.members == 0 && now.Sub(p.empty) >= linger:
 			hasNone = append(hasNone, r)
-		case p.members > 0 && now.Sub(p.said) >= renewEvery:
+		case p.members > 0 && now.Sub(p.said) >= crowdRenew:
 			has = append(has, r)
 		}
 	}
@@ -105,11 +106,12 @@ func (b *Bus) tellCrowds(ctx context.Context) {
 		select {
 		case now := <-every.C:
 			has, hasNone := b.crowd.changed(now, false)
-			if !b.occupy(ctx, hasNone, false) || !b.occupy(ctx, has, true) {
+			left, came := b.occupy(ctx, hasNone, false), b.occupy(ctx, has, true)
+			if !left || !came {
 				wait(ctx, crowdAgain)
 			}
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), crowdAgain/2)
 			defer cancel()
 			_, hasNone := b.crowd.changed(time.Now(), true)
 			b.occupy(last, hasNone, false)
@@ -128,21 +130,23 @@ func (b *Bus) occupy(ctx context.Context, rooms []proto.Room, has bool) (ok bool
 	if has {
 		kind = hook.Occupied
 	}
+	ok = true
 	for some := range slices.Chunk(rooms, batch) {
 		bounded, cancel := context.WithTimeout(ctx, readTimeout)
 		crowds := b.emitter.Occupy(bounded, b.node, some, has, *live)
 		cancel()
 		for i, c := range crowds {
-			if c.Err != nil {
-				if ctx.Err() == nil {
+			if c.Err != nil { // it is asked again
+				if ok && ctx.Err() == nil {
 					b.log.Warn("whether rooms are occupied is not known", zap.Error(c.Err))
 				}
-				return false
+				ok = false
+				continue
 			}
-			if b.crowd.said(some[i], has, time.Now()) && c.Others == 0 {
+			if b.crowd.said(some[i], has, time.Now()) && (has && c.Earlier == 0 || !has && c.Others == 0) {
 				b.notices.Add(hook.Notice{Kind: kind, Time: c.Time, Room: some[i]})
 			}
 		}
 	}
-	return true
+	return ok
 }

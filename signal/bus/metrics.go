@@ -9,6 +9,7 @@ import (
 type metrics struct {
 	rooms, inbox, ignis prometheus.Counter
 	malformed           prometheus.Counter
+	unreturned          prometheus.Counter
 	interruptions       prometheus.Counter
 	pauses              prometheus.Counter
 	moved               prometheus.Counter
@@ -28,10 +29,11 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 		Help: "Messages from Redis: of rooms, of this node's inbox, of the original's channels (ignis).",
 	}, []string{"source"})
 	m := &metrics{
-		rooms:     received.WithLabelValues("room"),
-		inbox:     received.WithLabelValues("inbox"),
-		ignis:     received.WithLabelValues("ignis"),
-		malformed: counter("signal_bus_malformed_total", "Messages from Redis that were dropped because they cannot be read."),
+		rooms:      received.WithLabelValues("room"),
+		inbox:      received.WithLabelValues("inbox"),
+		ignis:      received.WithLabelValues("ignis"),
+		malformed:  counter("signal_bus_malformed_total", "Messages from Redis that were dropped because they cannot be read."),
+		unreturned: counter("signal_bus_unreturned_total", "Clients that came back from another node which could not be told: it tells of them as gone."),
 		interruptions: counter("signal_bus_interruptions_total",
 			"How often Redis was lost. Live events published until it is back are lost."),
 		pauses: counter("signal_pauses_total", "How often this process stood still for more than three seconds. All rooms are checked then."),

@@ -108,10 +108,13 @@ func (r Rate) String() string { return fmt.Sprintf("%g/%d", r.PerSecond, r.Burst
 // Prefix begins the name of every variable that is not about Redis.
 const Prefix = "APP_ENV_SIGNAL_"
 
-// Load reads and checks the environment. Its error names every variable that is
-// wrong, one a line.
-func Load() (Config, error) {
+// Load reads and checks the environment, for a node with these hooks, if there are any. Its error names
+// every variable that is wrong, one a line.
+func Load(hooks ...hook.Hooks) (Config, error) {
 	var c Config
+	if len(hooks) > 0 {
+		c.Hooks = hooks[0]
+	}
 	// What env cannot parse it leaves at its zero, which may be wrong too: say the
 	// first thing only.
 	unreadable := map[string]bool{}
@@ -200,7 +203,8 @@ func (c Config) mistakes() (all []mistake) {
 	check(address(c.AdminAddr), "ADMIN_ADDR", "host:port", c.AdminAddr)
 	oneOf("READERS", cmp.Or(c.Readers, "auto"), "auto", "epoll", "goroutine")
 	oneOf("AUTH", c.Auth, "jwt", "ask", "none")
-	check((c.AuthURL != "" || c.Hooks.Authenticator != nil) == (c.Auth == "ask"), "AUTH_URL", "set when "+Prefix+"AUTH is ask, and then alone", c.AuthURL)
+	check(c.Hooks.Authenticator == nil || c.Auth == "ask", "AUTH", "ask, since the program that embeds the node has Hooks.Authenticator", c.Auth)
+	check(c.Hooks.Authenticator != nil || (c.AuthURL != "") == (c.Auth == "ask"), "AUTH_URL", "set when "+Prefix+"AUTH is ask, and then alone", c.AuthURL)
 	for name, u := range map[string]string{"AUTH_URL": c.AuthURL, "ROOMS_URL": c.RoomsURL, "ACCESS_URL": c.AccessURL, "MESSAGE_URL": c.MessageURL, "NOTICES_URL": c.NoticesURL} {
 		check(u == "" || isHook(u), name, "an address that begins with https:// or http://", u)
 	}

@@ -12,17 +12,21 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/signal-team/signal/proto"
 )
 
 // How the application's addresses are asked.
 const (
 	atOnce      = 64 // questions under way; others wait
 	answerBytes = 64 << 10
-	fewFailures = 5 // in a row: then the address is left alone for RetryAfter
+	fewFailures = 5 // in a row, of as many users or of all: then the address is left alone for RetryAfter
 	tries       = 3 // of a message
 	firstPause  = 100 * time.Millisecond
 )
@@ -33,7 +37,8 @@ const (
 const Signature = "Signal-Signature"
 
 // An Address of the application is asked by POST, in JSON. It answers 200 with JSON, or 204 when it has nothing
-// to say (to notices any 2xx with anything); 401 and 403 are ErrRefused. It is all of Authenticator, Rooms, Messages and Observer:
+// to say (to notices any 2xx with anything); 401 and 403 are ErrRefused, 409 and 422 ErrInvalid; all else is
+// no answer, as 400 for a wrong signature should be. It is all of Authenticator, Rooms, Messages and Observer:
 // whose address it is, is a matter of the configuration.
 type Address struct {
 	url     string
@@ -42,26 +47,59 @@ type Address struct {
 	client  *http.Client
 	slots   chan struct{}
 	breaker *gobreaker.CircuitBreaker[struct{}] // of messages
+
+	mu      sync.Mutex
+	failing map[string]bool // guarded by mu: for whom messages have failed since the last that did not
 }
 
 // NewAddress asks with a timeout, which counts from when it is this question's turn. count gets what
 // becomes of each question.
-func NewAddress(url string, secret []byte, timeout time.Duration, count func(result string)) *Address {
-	return &Address{
-		url: url, count: count, secret: secret, slots: make(chan struct{}, atOnce),
+func NewAddress(at string, secret []byte, timeout time.Duration, count func(result string)) *Address {
+	a := &Address{
+		url: at, count: count, secret: secret, slots: make(chan struct{}, atOnce),
 		client: &http.Client{
 			Timeout:       timeout,
 			Transport:     &http.Transport{MaxIdleConnsPerHost: atOnce, MaxConnsPerHost: atOnce, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: timeout},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is asked may be a secret
 		},
-		breaker: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
-			Timeout:      RetryAfter,
-			ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= fewFailures },
-			IsSuccessful: func(err error) bool { return err == nil || final(err) },
-			IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, errCrowded) },
-		}),
+		failing: map[string]bool{},
+	}
+	a.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:      RetryAfter,
+		ReadyToTrip:  func(gobreaker.Counts) bool { return a.fails() },
+		IsSuccessful: func(err error) bool { return err == nil || final(err) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, errCrowded) },
+	})
+	return a
+}
+
+// failed takes note of what became of a message. What is wrong with the answer to one user's events is
+// no proof that others' would fail: each user counts once, until one succeeds.
+func (a *Address) failed(u proto.UserID, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err == nil || final(err):
+		clear(a.failing)
+	case passing(err):
+		a.failing[fmt.Sprint(" ", len(a.failing))] = true
+	default:
+		a.failing[string(u)] = true
 	}
 }
+
+// fails says whether the address has failed all the time.
+func (a *Address) fails() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.failing) >= fewFailures
+}
+
+// errAway is the error of an application that is not there at all, or says that it is not.
+var errAway = errors.New("the application does not answer")
+
+// passing says whether a failure has nothing to do with what was asked.
+func passing(err error) bool { return errors.Is(err, errAway) }
 
 // Authenticate asks {"token"} for an Identity.
 func (a *Address) Authenticate(ctx context.Context, token string) (id Identity, err error) {
@@ -73,16 +111,20 @@ func (a *Address) Allow(ctx context.Context, w Wanted) (said Allowed, err error)
 	return said, a.ask(ctx, w, &said)
 }
 
-// Message asks a Message for an Answer: again, if that fails at once, but not at an address that has
-// failed all the time.
+// Message asks a Message for an Answer: again, if the application is not there, but not where it has failed
+// all the time.
 func (a *Address) Message(ctx context.Context, m Message) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, MessageTimeout)
 	defer cancel()
 	for try, pause := 1, firstPause; ; try, pause = try+1, 3*pause {
 		var said Answer
-		_, err := a.breaker.Execute(func() (struct{}, error) { return struct{}{}, a.ask(ctx, m, &said) })
+		_, err := a.breaker.Execute(func() (struct{}, error) {
+			err := a.ask(ctx, m, &said)
+			a.failed(m.User, err)
+			return struct{}{}, err
+		})
 		down := errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
-		if err == nil || down || final(err) || try == tries {
+		if err == nil || down || !passing(err) || try == tries {
 			return said, err
 		}
 		select {
@@ -115,15 +157,19 @@ func final(err error) bool { return errors.Is(err, ErrRefused) || errors.Is(err,
 // ask posts a question and reads the answer, if there is to be one. Its errors do not quote either.
 func (a *Address) ask(ctx context.Context, question, answer any) error {
 	err := a.askOnce(ctx, question, answer)
+	a.count(result(err))
+	return err
+}
+
+// result is what counts of an answer.
+func result(err error) string {
 	switch {
 	case err == nil:
-		a.count("ok")
+		return "ok"
 	case final(err):
-		a.count("no")
-	default:
-		a.count("failed")
+		return "no"
 	}
-	return err
+	return "failed"
 }
 
 // errCrowded is no fault of the application's.
@@ -149,8 +195,11 @@ func (a *Address) askOnce(ctx context.Context, question, answer any) error {
 		r.Header.Set(Signature, Sign(a.secret, time.Now(), body))
 	}
 	said, err := a.client.Do(r)
+	if at, is := errors.AsType[*url.Error](err); is { // which quotes the address, with its query
+		err = at.Err
+	}
 	if err != nil {
-		return fmt.Errorf("the application does not answer: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	defer said.Body.Close()
 	switch status := said.StatusCode; {
@@ -162,14 +211,18 @@ func (a *Address) askOnce(ctx context.Context, question, answer any) error {
 	case status == http.StatusNoContent:
 		return nil
 	case status == http.StatusOK:
-	case status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusUnprocessableEntity:
+	case status == http.StatusConflict || status == http.StatusUnprocessableEntity:
 		return fmt.Errorf("%w: %s", ErrInvalid, said.Status)
+	case status == http.StatusBadRequest:
+		return fmt.Errorf("the application answers %s: has it the same APP_ENV_SIGNAL_HOOK_SECRET, and this path?", said.Status)
+	case status == http.StatusTooManyRequests || status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
+		return fmt.Errorf("%w: %s", errAway, said.Status)
 	default:
 		return fmt.Errorf("the application answers %s", said.Status)
 	}
 	b, err := io.ReadAll(io.LimitReader(said.Body, answerBytes+1))
 	if err != nil {
-		return fmt.Errorf("the application does not answer: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	if len(b) > answerBytes {
 		return fmt.Errorf("the application answers with more than %d bytes", answerBytes)

@@ -17,8 +17,8 @@ import (
 )
 
 // Hooks are what a program that embeds a node answers itself, in place of the addresses of the
-// configuration. Those that are nil are asked at their address, if there is one. Their methods are called
-// by many goroutines at once.
+// configuration; signal.LoadConfig takes them. Those that are nil are asked at their address, if there is
+// one. Their methods are called by many goroutines at once; one that panics has failed.
 type Hooks struct {
 	Authenticator Authenticator // with APP_ENV_SIGNAL_AUTH=ask
 	Rooms         Rooms
@@ -26,12 +26,12 @@ type Hooks struct {
 	Notices       Observer
 }
 
-// ErrRefused means that the application says no: whoever asked gets an error that says so, and asking
-// again changes nothing.
+// ErrRefused means that the application says no: whoever asked gets an error with this one's whole text, and
+// asking again changes nothing.
 var ErrRefused = errors.New("the application says no")
 
-// ErrInvalid means that the application cannot do anything with a message: its client gets an error that
-// says so.
+// ErrInvalid means that the application cannot do anything with a message: its client gets an error with
+// this one's whole text.
 var ErrInvalid = errors.New("the application does not take it")
 
 // An Authenticator says whose a token is, whatever that looks like. It has AskTimeout. An error that does

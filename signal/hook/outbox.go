@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 	patience     = time.Minute     // with one call; then what is in it is given up
 	comesBack    = 5 * time.Second // after its end a client that comes back has never gone
 	remembers    = time.Minute     // that a client has come back: a dead connection is noticed late
-	lastTry      = 2 * time.Second // at the end of the node
+	lastTry      = time.Second     // at the end of the node
 	comesBackMax = noticesMost     // that are remembered
 )
 
@@ -28,8 +29,8 @@ const (
 // nobody.
 type Outbox struct {
 	to      Observer
-	dropped func(reason string, n int)         // full, failed: what is never told
-	back    func(proto.ClientID, proto.UserID) // tells the node of a connection that its client has come back
+	dropped func(reason string, n int)                     // full, failed: what is never told
+	back    func(proto.ClientID, proto.UserID) (here bool) // tells the node of a connection that its client has come back, unless that is this one
 	log     *zap.Logger
 	wake    chan struct{} // holds one: something waits
 
@@ -47,8 +48,8 @@ type comeback struct {
 }
 
 // NewOutbox tells an Observer, while Run runs. dropped gets how many notices are given up, and why; back
-// gets connections of other nodes whose client has come back to this one.
-func NewOutbox(to Observer, dropped func(reason string, n int), back func(proto.ClientID, proto.UserID), log *zap.Logger) *Outbox {
+// gets connections whose client has come back, and says whether they were of this node.
+func NewOutbox(to Observer, dropped func(reason string, n int), back func(proto.ClientID, proto.UserID) (here bool), log *zap.Logger) *Outbox {
 	return &Outbox{to: to, dropped: dropped, back: back, log: log, wake: make(chan struct{}, 1), returned: map[proto.ClientID]comeback{}}
 }
 
@@ -60,8 +61,9 @@ func (o *Outbox) Connected(n Notice) {
 	}
 	n.Kind, n.Time = Connected, time.Now().UnixMilli()
 	if n.Previous != "" {
-		o.Returned(n.Previous, n.User)
-		o.back(n.Previous, n.User)
+		if o.back(n.Previous, n.User) {
+			o.Returned(n.Previous, n.User)
+		}
 	}
 	o.Add(n)
 }
@@ -155,12 +157,41 @@ func (o *Outbox) due(now time.Time, all bool) {
 func (o *Outbox) next() []Notice {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := min(len(o.waiting), batch)
-	all := o.waiting[:n:n]
+	return slices.Clone(o.waiting[:min(len(o.waiting), batch)])
+}
+
+// done says that the first n are told, or given up.
+func (o *Outbox) done(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {
 		o.waiting = nil // after many it is large
 	}
-	return all
+}
+
+// Settle waits until all who have gone have come back or are told of, or ctx ends: clients of a node that
+// ends come back to others within seconds.
+func (o *Outbox) Settle(ctx context.Context) error {
+	if o == nil {
+		return nil
+	}
+	tick := time.NewTicker(gather)
+	defer tick.Stop()
+	for o.awaits() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// awaits says whether somebody who has gone may come back.
+func (o *Outbox) awaits() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(o.ended, func(n Notice) bool { return !o.isBack(n) })
 }
 
 // Run tells until ctx ends, then what is left, once.
@@ -176,8 +207,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			o.due(now, false)
 		case <-ctx.Done():
 		}
-		for all := o.next(); len(all) > 0; all = o.next() {
-			o.tell(ctx, all)
+		for all := o.next(); len(all) > 0 && o.tell(ctx, all); all = o.next() {
 			o.due(time.Now(), false)
 		}
 	}
@@ -188,28 +218,34 @@ func (o *Outbox) Run(ctx context.Context) error {
 		if err := o.to.Notice(last, all); err != nil {
 			o.dropped("failed", len(all))
 		}
+		o.done(len(all))
 	}
 	return nil
 }
 
-// tell tries until the Observer has taken them, or for a minute.
-func (o *Outbox) tell(ctx context.Context, all []Notice) {
+// tell tries until the Observer has taken them, or for a minute. It is false if ctx ends before: then they
+// wait on. A call that is under way is not cut: it may have been taken.
+func (o *Outbox) tell(ctx context.Context, all []Notice) bool {
 	began := time.Now()
-	for pause := firstRetry; ; pause = min(2*pause, longRetry) {
-		err := o.to.Notice(ctx, all)
-		if err == nil {
-			return
-		}
-		if final(err) || time.Since(began) >= patience {
+	for pause := firstRetry; ctx.Err() == nil; pause = min(2*pause, longRetry) {
+		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), MessageTimeout)
+		stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastTry, cancel) })
+		err := o.to.Notice(call, all)
+		stop()
+		cancel()
+		late := time.Since(began) >= patience
+		if err != nil && late {
 			o.dropped("failed", len(all))
 			o.log.Warn("notices given up", zap.Int("notices", len(all)), zap.Error(err))
-			return
+		}
+		if err == nil || late {
+			o.done(len(all))
+			return true
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			o.dropped("failed", len(all))
-			return
 		}
 	}
+	return false
 }

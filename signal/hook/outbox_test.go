@@ -65,7 +65,7 @@ func (a *application) told() (lines []string, asked int) {
 func open(t *testing.T, test func(t *testing.T, o *hook.Outbox, app *application, stop func())) {
 	synctest.Test(t, func(t *testing.T) {
 		app := &application{dropped: map[string]int{}}
-		o := hook.NewOutbox(app, app.drop, func(proto.ClientID, proto.UserID) {}, zap.NewNop())
+		o := hook.NewOutbox(app, app.drop, func(proto.ClientID, proto.UserID) bool { return true }, zap.NewNop())
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -110,7 +110,7 @@ func TestOutboxOrder(t *testing.T) {
 	})
 }
 
-// TestOutboxGivesUp: what is not taken for a minute, or refused, is given up and counted, and so is what
+// TestOutboxGivesUp: what is not taken for a minute is given up and counted, and so is what
 // comes while too much waits; a node that ends tells what is left, once.
 func TestOutboxGivesUp(t *testing.T) {
 	open(t, func(t *testing.T, o *hook.Outbox, app *application, stop func()) {
@@ -121,7 +121,7 @@ func TestOutboxGivesUp(t *testing.T) {
 		for i := range most + 10 {
 			o.Add(room(i))
 		}
-		if app.never("full") != 10 {
+		if app.never("full") != 11 { // the one under way counts
 			t.Errorf("beyond the limit: %d", app.never("full"))
 		}
 		time.Sleep(75 * time.Second)
@@ -129,17 +129,19 @@ func TestOutboxGivesUp(t *testing.T) {
 		if app.never("failed") != 1 {
 			t.Errorf("after a minute: %d", app.never("failed"))
 		}
-		app.fails(hook.ErrRefused)
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
-		if app.never("failed") != 1+most {
-			t.Errorf("refused: %d", app.never("failed"))
-		}
+		app.fails(hook.ErrRefused) // it may have been set up wrongly
+		time.Sleep(90 * time.Second)
 		app.fails(nil)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if lines, _ := app.told(); app.never("failed") > 1+2*256 || len(lines)+app.never("failed") != most {
+			t.Errorf("refused: %d dropped, %d told", app.never("failed"), len(lines))
+		}
+		before, _ := app.told()
 		o.Disconnected(hook.Notice{Client: "c"})
 		stop()
-		if lines, _ := app.told(); len(lines) != 1 || lines[0] != "disconnectedc" {
-			t.Errorf("at the end %q", lines)
+		if lines, _ := app.told(); len(lines) != len(before)+1 || lines[len(before)] != "disconnectedc" {
+			t.Errorf("at the end %q", lines[len(before):])
 		}
 	})
 }
@@ -170,6 +172,65 @@ func TestOutboxComesBack(t *testing.T) {
 		synctest.Wait()
 		if lines, _ := app.told(); len(lines) != 5 {
 			t.Errorf("two minutes later %q", lines)
+		}
+	})
+}
+
+// A slow application heeds its context, as one behind HTTP does.
+type slow struct{ *application }
+
+func (s slow) Notice(ctx context.Context, all []hook.Notice) error {
+	select {
+	case <-time.After(50 * time.Millisecond):
+		return s.application.Notice(ctx, all)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestOutboxEnds: when the node ends, what waits is told, the call that is under way too, and nothing twice.
+func TestOutboxEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{dropped: map[string]int{}}
+		o := hook.NewOutbox(slow{app}, app.drop, func(proto.ClientID, proto.UserID) bool { return true }, zap.NewNop())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- o.Run(ctx) }()
+		for i := range 1000 {
+			o.Add(room(i))
+		}
+		o.Disconnected(hook.Notice{Client: "c"})
+		time.Sleep(120 * time.Millisecond) // a call is under way
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		lines, _ := app.told()
+		if len(lines) != 1001 || app.never("failed") > 0 {
+			t.Fatalf("%d are told, %d dropped", len(lines), app.never("failed"))
+		}
+		for i, line := range lines[:1000] {
+			if line != fmt.Sprint(hook.Occupied, i) {
+				t.Fatalf("notice %d is %q", i, line)
+			}
+		}
+	})
+}
+
+// TestOutboxSettles: a node that ends waits for those who come back elsewhere, and no longer.
+func TestOutboxSettles(t *testing.T) {
+	open(t, func(t *testing.T, o *hook.Outbox, app *application, _ func()) {
+		o.Disconnected(hook.Notice{Client: "c"})
+		time.AfterFunc(time.Second, func() { o.Returned("c", "") })
+		began := time.Now()
+		if err := o.Settle(t.Context()); err != nil || time.Since(began) < time.Second || time.Since(began) > 2*time.Second {
+			t.Errorf("it settles after %s, %v", time.Since(began), err)
+		}
+		o.Disconnected(hook.Notice{Client: "d"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := o.Settle(ctx); err == nil {
+			t.Error("it does not wait for who has gone")
 		}
 	})
 }

@@ -19,6 +19,7 @@ export function backoff(tries, random = Math.random) {
   return tries === 0 ? random() * 1_000 : random() * Math.min(30_000, 500 * 2 ** Math.min(tries, 16))
 }
 
+const ours = new Set(['authenticate', 'join', 'leave', 'publish', 'heartbeat', 'encrypted'])
 const away = { code: 'unavailable', message: 'Not available at the moment' }
 
 /** @param {string} position @returns {[string, number]} */
@@ -97,7 +98,10 @@ export class Client {
   /** Says something to the application, which may answer with events for this client alone (the option event). The answer here is
    * what it gives with its acknowledgement, null if it gives nothing, or an error {code, message, retryAfter?}, retryAfter in milliseconds.
    * @param {string} event @param {any} [data] @returns {Promise<any>} */
-  send(event, data) { return this.#ask(event, data) }
+  send(event, data) {
+    if (ours.has(event)) throw new TypeError(`"${event}" is an event of Signal's own`)
+    return this.#ask(event, data)
+  }
 
   /** @param {string} event @param {any} data @returns {Promise<any>} */
   #ask(event, data) {

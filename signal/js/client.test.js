@@ -232,6 +232,7 @@ test('events of the page\'s own: answers in any order, and events for this clien
   t.after(() => client.close())
   assert.equal((await client.send('echo', 0)).code, 'unavailable') // without a connection
   const socket = await connected('c1')
+  assert.throws(() => client.send('join', { rooms: [] }), TypeError)
   const first = client.send('echo', { n: 1 }), second = client.send('log'), third = client.send('no')
   const sent = socket.sent.filter((f) => f.id)
   assert.deepEqual(sent.map(({ event, data }) => [event, data]), [['echo', { n: 1 }], ['log', undefined], ['no', undefined]])

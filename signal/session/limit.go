@@ -98,11 +98,11 @@ func (o *Options) Over(limit string, who ...zap.Field) bool {
 // Refused takes note that a token was refused, or that nobody can judge it, which is worse.
 func (o *Options) Refused(err error, who ...zap.Field) {
 	o.Metrics.refused.Inc()
-	say := o.Log.Info
+	say, what := o.Log.Info, "authentication refused"
 	if _, bad := errors.AsType[*proto.FrameError](err); !bad && !errors.Is(err, auth.ErrRefused) {
-		say = o.Log.Warn
+		say, what = o.Log.Warn, "nobody can say what a token is worth"
 	}
-	say("authentication refused", append(who, zap.Error(err))...)
+	say(what, append(who, zap.Error(err))...)
 }
 
 // tooMany says whether the connection is ended for a frame: for its size or number before it is

@@ -69,7 +69,7 @@ type said struct {
 func (s *Session) message(f proto.Frame) {
 	if s.o.Messages == nil {
 		s.wrong()
-		s.fail(proto.CodeUnknownEvent, "a client may send authenticate, join, leave, publish and heartbeat", f.ID)
+		s.fail(proto.CodeUnknownEvent, "a client may send authenticate, join, leave, publish, heartbeat and encrypted; its own events need APP_ENV_SIGNAL_MESSAGE_URL", f.ID)
 		return
 	}
 	if name, bad := errors.AsType[*proto.NameError](f.Event.CheckSent()); bad {
@@ -80,12 +80,15 @@ func (s *Session) message(f proto.Frame) {
 	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
 		return
 	}
+	who, _ := s.who()
+	if s.publishesTooOften(who.Bearer, f.ID) {
+		return
+	}
 	if s.o.Spared() {
 		s.o.MessageDropped("spared")
 		s.failLater("the application does not answer: this one was not taken", f.ID)
 		return
 	}
-	who, _ := s.who()
 	now := time.Now()
 	m := hook.Message{
 		ID: proto.NewEventID(), Time: now.UnixMilli(), Client: s.id, User: who.User, Session: who.Session, Tenant: who.Tenant,
@@ -123,8 +126,11 @@ func (s *Session) messageOne(m said) {
 	if err == nil {
 		answer, err = s.o.Messages.Message(ctx, m.Message)
 	}
+	detail := "the application does not answer: it may have taken the event"
 	if err == nil {
-		err = s.checkAnswer(answer)
+		if err = s.checkAnswer(answer); err != nil {
+			detail = "the application's answer cannot be used: it has taken the event"
+		}
 	}
 	switch {
 	case errors.Is(err, hook.ErrRefused):
@@ -134,7 +140,7 @@ func (s *Session) messageOne(m said) {
 	case err != nil:
 		s.o.MessageDropped("failed")
 		s.log(m.User).Warn("the application does not take a client's event", zap.String("event", string(m.Event)), zap.Error(err))
-		s.failLater("the application does not answer: it may have taken the event", m.Frame)
+		s.failLater(detail, m.Frame)
 	default:
 		for _, e := range answer.Events {
 			s.o.Hub.SendToClient(s.id, proto.Event{Event: e.Event, EventID: proto.NewEventID(), Data: e.Data, Time: time.Now().UnixMilli()})

@@ -95,7 +95,8 @@ func (d *diagnosis) watch(ctx context.Context) (theirs, ours int, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		if m, is := said.(*redis.Message); is && proto.IsMirror([]byte(m.Payload)) {
+		m, is := said.(*redis.Message)
+		if is = is && !proto.IsIgnisProbe(m.Channel); is && proto.IsMirror([]byte(m.Payload)) {
 			ours++
 		} else if is {
 			theirs++
