@@ -119,13 +119,13 @@ func middle[T int64 | float64 | time.Duration](all []T) T {
 
 // fill lets the tills come.
 func (a *hookArm) fill(t *testing.T, ctx context.Context) {
-	tok, err := signal.AuthOptions(settings(emitter.Settings{})).Issue("u1", 14*time.Minute, proto.Grants{"*"}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var coming sync.WaitGroup
 	for i := range hookListeners + hookTalkers {
 		coming.Go(func() {
+			tok, err := signal.AuthOptions(settings(emitter.Settings{})).Issue(proto.UserID(fmt.Sprint("u", i)), 14*time.Minute, proto.Grants{"*"}, nil)
+			if err != nil {
+				t.Error(err)
+			}
 			c := wstest.Login(t, a.node.addr, tok, proto.Room(a.name))
 			if i < hookTalkers {
 				go a.talk(ctx, c)

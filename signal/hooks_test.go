@@ -116,6 +116,9 @@ func (h *handler) Allow(_ context.Context, w hook.Wanted) (hook.Allowed, error) 
 }
 
 func (h *handler) Message(_ context.Context, m hook.Message) (hook.Answer, error) {
+	if m.Event == "boom" {
+		panic(m.Event)
+	}
 	if m.Event != "echo" {
 		return hook.Answer{}, errors.New("not today")
 	}
@@ -157,6 +160,13 @@ func TestHooksInGo(t *testing.T) {
 	c.Send("other", "x", "o")
 	if e := c.Expect(t, "error").Error(); e.Code != proto.CodeUnavailable || e.RetryAfter != 2000 {
 		t.Errorf("a handler that fails: %+v", e)
+	}
+	c.Send("boom", "x", "b")
+	if e := c.Expect(t, "error").Error(); e.Code != proto.CodeUnavailable || !strings.Contains(n.log.String(), "a hook of this program panicked") {
+		t.Errorf("a handler that panics: %+v", e)
+	}
+	if failed := n.metric(t, `signal_hook_answers_total{hook="message",result="failed"}`); failed != "2" {
+		t.Errorf("%s answers are counted as failed", failed)
 	}
 	for _, kind := range []hook.NoticeKind{hook.Connected, hook.Occupied} {
 		redistest.Wait(t, func() bool { return h.told(kind) }, "%s to be told", kind)
@@ -219,7 +229,12 @@ func notices(t *testing.T, srv server) {
 	cfg.NoticesURL, cfg.HookSecret = app.URL, hookSecret
 	a, b := run(t, cfg), run(t, cfg)
 	tok := token(t, "u1", proto.Grants{"*"}, nil)
-	first := wstest.Login(t, a.addr(), tok, "orders")
+	rdb := srv.Settings().Open()
+	defer rdb.Close()
+	if err := rdb.Set(t.Context(), "sg:{broken}:in", "no hash", 0).Err(); err != nil { // which is in nobody's way
+		t.Fatal(err)
+	}
+	first := wstest.Login(t, a.addr(), tok, "broken", "orders")
 	told("connected %s u1", first.ID)
 	told("occupied orders")
 	second := wstest.Login(t, b.addr(), tok, "orders", "stock")
@@ -257,7 +272,15 @@ func notices(t *testing.T, srv server) {
 	}
 	third := wstest.Login(t, a.addr(), tok, "orders")
 	redistest.Wait(t, func() bool { return count("occupied orders") == 2 }, "orders to be occupied again")
-	third.Cut()
+	stopped := make(chan struct{})
+	go func() { a.stop(); close(stopped) }()
+	third.ExpectClose(t, proto.CloseGoingAway)
+	again(b, third) // as all tills of a node that ends do
+	<-stopped
+	redistest.Wait(t, func() bool { return count("vacated orders") == 2 }, "the end of all to be told")
+	if count(fmt.Sprintf("disconnected %s u1", third.ID)) > 0 {
+		t.Error("who has gone to another node, since this one has ended, is told of as gone")
+	}
 }
 
 // hookFaults are what an application can do to those who ask it.
@@ -352,6 +375,28 @@ func TestHookFaults(t *testing.T) {
 			}, "the application to be asked again")
 		})
 	}
+}
+
+// TestPoison: what the application cannot bear of one user costs no other an answer.
+func TestPoison(t *testing.T) {
+	srv := redistest.Start(t)
+	app := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
+		if q["event"] == "poison" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	cfg := settings(srv.Settings())
+	cfg.MessageURL, cfg.HookSecret = app.URL, hookSecret
+	n := run(t, cfg)
+	good, bad := wstest.Login(t, n.addr(), token(t, "good", nil, nil)), wstest.Login(t, n.addr(), token(t, "bad", nil, nil))
+	for range 20 {
+		bad.Send("poison", 1, "p")
+		bad.Expect(t, "error")
+	}
+	good.Send("ask", 1, "a")
+	good.Expect(t, "ack")
 }
 
 // TestHookCrowd: far more than the application takes is offered. Each event is answered, taken or not,

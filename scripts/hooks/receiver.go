@@ -18,13 +18,14 @@ import (
 
 type object = map[string]any
 
-// answer is nil for no.
+// answer is false for no, nil where there is nothing to ask.
 func answer(path string, q object) any {
 	switch path {
 	case "/auth": // in place of authenticateFn
-		if q["token"] == "letmein" {
-			return object{"userId": "cashier-7", "rooms": []string{"orders"}}
+		if q["token"] != "letmein" {
+			return false
 		}
+		return object{"userId": "cashier-7", "rooms": []string{"orders"}}
 	case "/rooms": // validateRoomFn
 		return object{"rooms": q["rooms"]}
 	case "/message": // messageHandler
@@ -58,7 +59,9 @@ func main() {
 		if err != nil || !signed(r.Header.Get("Signal-Signature"), body) || json.Unmarshal(body, &q) != nil {
 			w.WriteHeader(http.StatusBadRequest)
 		} else if said := answer(r.URL.Path, q); said == nil {
-			w.WriteHeader(http.StatusForbidden)
+			w.WriteHeader(http.StatusNotFound)
+		} else if said == false {
+			w.WriteHeader(http.StatusForbidden) // tills that are refused do not come back
 		} else {
 			_ = json.NewEncoder(w).Encode(said)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/signal/config"
+	"github.com/signal-team/signal/signal/hook"
 )
 
 // environ sets our variables and no others.
@@ -95,6 +96,22 @@ func TestNoAuthenticationOnlyOnLoopback(t *testing.T) {
 		environ(t, map[string]string{"APP_ENV_SIGNAL_AUTH": "none", "APP_ENV_SIGNAL_ADDR": addr})
 		if _, err := config.Load(); (err == nil) != ok {
 			t.Errorf("none on %s: %v", addr, err)
+		}
+	}
+}
+
+// An embedding program answers some questions itself.
+type authenticator struct{ hook.Authenticator }
+
+func TestHooksInPlaceOfAddresses(t *testing.T) {
+	for auth, ok := range map[string]bool{"ask": true, "jwt": false} {
+		environ(t, map[string]string{"APP_ENV_SIGNAL_AUTH": auth, "APP_ENV_SIGNAL_JWT_SECRET": strings.Repeat("s", 32)})
+		_, err := config.Load(hook.Hooks{Authenticator: authenticator{}})
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "Hooks.Authenticator") {
+			t.Errorf("%s: %v", auth, err)
+		}
+		if _, err := config.Load(); (err == nil) == ok {
+			t.Errorf("%s without: %v", auth, err)
 		}
 	}
 }

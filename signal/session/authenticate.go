@@ -20,7 +20,7 @@ func (s *Session) authenticate(f proto.Frame) {
 		s.refuse(err)
 		return
 	}
-	if s.isJudged() {
+	if s.judging() != nil {
 		s.fail(proto.CodeBusy, "a token is being judged", f.ID)
 		return
 	}
@@ -61,8 +61,13 @@ type waiting struct {
 	over chan struct{} // closed
 }
 
-// isJudged says whether a token is being judged.
-func (s *Session) isJudged() bool { return s.rare != nil && s.rare.waits.Load() != nil }
+// judging is the token that is being judged, or nil.
+func (s *Session) judging() *waiting {
+	if s.rare == nil {
+		return nil
+	}
+	return s.rare.waits.Load()
+}
 
 // awaitTime bounds how long a token may take.
 const awaitTime = 4 * time.Second

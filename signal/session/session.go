@@ -197,9 +197,12 @@ func (s *Session) Receive(b []byte) {
 		s.authenticate(f)
 		return
 	}
-	if s.isJudged() && s.client.Load() == nil {
-		s.fail(proto.CodeBusy, "a token is being judged: wait for connected", f.ID)
-		return
+	if w := s.judging(); w != nil && s.client.Load() == nil {
+		if _, known := s.who(); !known {
+			s.fail(proto.CodeBusy, "a token is being judged: wait for connected", f.ID)
+			return
+		}
+		<-w.over // connected may have come to the client already: nothing waits from here on
 	}
 	if s.client.Load() == nil {
 		s.wrong()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ const (
 
 func doctor() *cobra.Command {
 	var token string
+	var listen time.Duration
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at this machine and at the Redis of APP_ENV_WEBSOCKET_REDIS_*, and say what to do",
@@ -46,7 +48,7 @@ one is at.`,
 			if err != nil {
 				return err
 			}
-			d := &diagnosis{out: cmd.OutOrStdout(), at: at}
+			d := &diagnosis{out: cmd.OutOrStdout(), at: at, listen: listen}
 			if cmd.Flags().Changed("token") {
 				d.token(cmd.Context(), token)
 			}
@@ -57,6 +59,7 @@ one is at.`,
 			return nil
 		},
 	}
+	c.Flags().DurationVar(&listen, "listen", 3*time.Second, "for so long, for producers of the original")
 	c.Flags().StringVar(&token, "token", "", "a client's token, to be judged as a node with this environment would")
 	return c
 }
@@ -69,6 +72,7 @@ func (e exit) Error() string { return fmt.Sprintf("%d findings", int(e)) }
 type diagnosis struct {
 	out      io.Writer
 	at       emitter.Settings
+	listen   time.Duration // to the original's channels
 	findings int
 }
 
@@ -86,6 +90,11 @@ func (d *diagnosis) examine(ctx context.Context) {
 	d.files()
 	for _, w := range config.Unknown() {
 		d.finds("correct its name, or remove it", "%s", w)
+	}
+	if ofNode() {
+		if _, err := load(); err != nil {
+			d.finds("set what a node has", "%v", err)
+		}
 	}
 	e := emitter.New(d.at)
 	defer e.Close()
@@ -117,6 +126,13 @@ func (d *diagnosis) examine(ctx context.Context) {
 		}
 		_ = rdb.Close()
 	}
+}
+
+// ofNode says whether this is the environment of a node, rather than of a service.
+func ofNode() bool {
+	return slices.ContainsFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, config.Prefix) && !strings.HasPrefix(kv, emitter.IgnisEnv+"=")
+	})
 }
 
 func (d *diagnosis) files() {

@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/proto"
 )
-
-// watched is how long the doctor listens to the original's channels.
-const watched = 3 * time.Second
 
 // original looks for servers and emitters of the original on this Redis, and says which step of
 // docs/MOVING.md one is at.
@@ -29,7 +25,7 @@ func (d *diagnosis) original(ctx context.Context, e *emitter.Emitter, nodes int,
 	if old == 0 && !mirrored && os.Getenv(emitter.IgnisEnv) != "listen" {
 		return // nobody is moving
 	}
-	step := func(n int, what string) { fmt.Fprintf(d.out, "         -> step %d of docs/MOVING.md: %s\n", n, what) }
+	step := func(which, what string) { fmt.Fprintf(d.out, "         -> %s of docs/MOVING.md: %s\n", which, what) }
 	switch {
 	case old > 0 && nodes > 0 && !mirrored:
 		d.finds("APP_ENV_SIGNAL_IGNIS=mirror for all nodes and emitters: step 1 of docs/MOVING.md",
@@ -44,21 +40,21 @@ func (d *diagnosis) original(ctx context.Context, e *emitter.Emitter, nodes int,
 		d.ok("the original: what it sends is not to be seen with these rights (%v)", err)
 		return
 	}
-	d.ok("the original: in %s its emitters or servers sent %d events, ours %d", watched, theirs, ours)
+	d.ok("the original: in %s its emitters or servers sent %d events, ours %d", d.listen, theirs, ours)
 	switch {
 	case nodes == 0:
-		step(1, "start nodes with APP_ENV_SIGNAL_IGNIS=mirror beside its servers")
+		step("step 1", "start nodes with APP_ENV_SIGNAL_IGNIS=mirror beside its servers")
 	case old > 0 && !mirrored:
 	case old > 0 && theirs > 0:
-		step(3, "after the tills, move the producers that still use the original's emitter, then end its servers")
+		step("steps 2 and 3", "move the tills, then the producers that still use the original's emitter")
 	case old > 0:
-		step(4, "no producer of the original was heard: when the tills have moved, end its servers one after the other")
+		step("steps 2 to 4", fmt.Sprintf("when the tills have moved, and no producer of the original is left (none was heard in %s, which proves little: --listen 10m), end its servers one after the other", d.listen))
 	case mirrored:
-		step(5, fmt.Sprintf("no server of the original is left: HDEL '%s' mirror, then restart the nodes and the producers without APP_ENV_SIGNAL_IGNIS=mirror", d.at.Layout().Config()))
+		step("step 5", fmt.Sprintf("no server of the original is left: restart the nodes without APP_ENV_SIGNAL_IGNIS=mirror, then HDEL '%s' mirror", d.at.Layout().Config()))
 	case theirs > 0:
-		step(3, "there are still producers that use the original's emitter: move them; until then nodes must listen")
+		step("step 3", "there are still producers that use the original's emitter: move them; until then nodes must listen")
 	default:
-		step(5, "nothing of the original was heard: if that stays so, APP_ENV_SIGNAL_IGNIS=off")
+		step("step 5", "nothing of the original was heard: if that stays so, APP_ENV_SIGNAL_IGNIS=off")
 	}
 }
 
@@ -85,7 +81,7 @@ func (d *diagnosis) watch(ctx context.Context) (theirs, ours int, err error) {
 	defer rdb.Close()
 	sub := rdb.PSubscribe(ctx, proto.IgnisAll()...)
 	defer sub.Close()
-	ctx, cancel := context.WithTimeout(ctx, watched)
+	ctx, cancel := context.WithTimeout(ctx, d.listen)
 	defer cancel()
 	for {
 		said, err := sub.Receive(ctx)
