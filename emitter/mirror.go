@@ -17,8 +17,8 @@ import (
 // twice either (TestMirror). That it is needed a node writes down; everyone follows within some
 // seconds (TestMirrorIsForAll).
 const (
-	mirrorEvery = 5 * time.Second // it is looked whether to mirror
-	mirrorLook  = time.Second     // one look at most
+	mirrorEvery = 5 * time.Second        // it is looked whether to mirror
+	mirrorLook  = 250 * time.Millisecond // one look at most: senders wait for it
 )
 
 // A mirroring is whether this emitter mirrors.

@@ -186,7 +186,7 @@ func unheard(t *testing.T, redisAt emitter.Settings, room proto.Room, id string,
 	e := proto.Event{Event: "n", EventID: proto.EventID(id), Data: json.RawMessage(fmt.Sprint(data))}
 	said, err := redis.NewScript(string(source)).Run(t.Context(), rdb,
 		[]string{l.Position(room), l.Log(room), l.Once(room, e.EventID)},
-		"nowhere", "PUBLISH", "256 600 86400 120", "lostlost", id, proto.Fingerprint(e), proto.Body(proto.AppendMessage(nil, proto.Message{Event: e}))).Slice()
+		"nowhere", "PUBLISH", "256 600 86400 120", "lostlost", "", id, proto.Fingerprint(e), proto.Body(proto.AppendMessage(nil, proto.Message{Event: e}))).Slice()
 	if err != nil {
 		t.Fatal(err)
 	}

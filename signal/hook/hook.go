@@ -141,7 +141,7 @@ type Notice struct {
 	Kind     NoticeKind     `json:"type"`
 	Time     int64          `json:"time"` // milliseconds since 1970
 	Client   proto.ClientID `json:"clientId,omitempty"`
-	Previous proto.ClientID `json:"previous,omitempty"` // the client's connection before, of which no end is told
+	Previous proto.ClientID `json:"previous,omitempty"` // the connection before, as the client says: if it was the same user's, no end of it is told
 	User     proto.UserID   `json:"userId,omitempty"`
 	Session  string         `json:"session,omitempty"`
 	Tenant   string         `json:"tenant,omitempty"`

@@ -32,7 +32,6 @@ type Outbox struct {
 	dropped func(reason string, n int)                     // full, failed: what is never told
 	back    func(proto.ClientID, proto.UserID) (here bool) // tells the node of a connection that its client has come back, unless that is this one
 	log     *zap.Logger
-	wake    chan struct{} // holds one: something waits
 
 	mu       sync.Mutex
 	waiting  []Notice                    // guarded by mu
@@ -50,7 +49,7 @@ type comeback struct {
 // NewOutbox tells an Observer, while Run runs. dropped gets how many notices are given up, and why; back
 // gets connections whose client has come back, and says whether they were of this node.
 func NewOutbox(to Observer, dropped func(reason string, n int), back func(proto.ClientID, proto.UserID) (here bool), log *zap.Logger) *Outbox {
-	return &Outbox{to: to, dropped: dropped, back: back, log: log, wake: make(chan struct{}, 1), returned: map[proto.ClientID]comeback{}}
+	return &Outbox{to: to, dropped: dropped, back: back, log: log, returned: map[proto.ClientID]comeback{}}
 }
 
 // Connected tells that a client is there; if it says which connection it had before, that one's end is
@@ -60,10 +59,8 @@ func (o *Outbox) Connected(n Notice) {
 		return
 	}
 	n.Kind, n.Time = Connected, time.Now().UnixMilli()
-	if n.Previous != "" {
-		if o.back(n.Previous, n.User) {
-			o.Returned(n.Previous, n.User)
-		}
+	if n.Previous != "" && o.back(n.Previous, n.User) {
+		o.Returned(n.Previous, n.User)
 	}
 	o.Add(n)
 }
@@ -132,10 +129,6 @@ func (o *Outbox) add(n Notice) {
 		return
 	}
 	o.waiting = append(o.waiting, n)
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
 }
 
 // due lets wait those who have gone for long enough, or all; and forgets who has come back long ago.
