@@ -190,8 +190,11 @@ func TestPermissions(t *testing.T) {
 	}
 	mu.Unlock()
 	c.Send("publish", map[string]any{"room": "shop:1", "event": "e"}, "p")
-	c.Expect(t, "e")
-	c.Expect(t, "ack")
+	for range 2 { // in any order
+		if f, err := c.Next(); err != nil || f.Event != "e" && f.Event != "ack" {
+			t.Fatalf("a publish that the application allows: %s %v", f.Raw, err)
+		}
+	}
 	c.Send("publish", map[string]any{"room": "shop:2", "event": "e"}, "p")
 	if e := c.Expect(t, "error").Error(); e.Code != proto.CodeForbidden {
 		t.Errorf("published: %+v", e)
