@@ -280,28 +280,23 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	if err != nil {
 		return Receipt{}, err
 	}
-	var copied mirrored
 	client, single := to.Client()
 	node, ours := client.Node()
-	switch {
-	case (!single || !ours) && e.mirrors(ctx):
-		copied = mirrored{proto.IgnisTarget(to), proto.AppendIgnis(nil, to, m.Message)}
-	case single && !ours:
-		return Receipt{}, fmt.Errorf("%w: %q to %s: the client is one of the original's, which are reached where a node has %s=mirror", ErrInvalid, event, to, IgnisEnv)
-	}
 	r.EventID = m.EventID
 	switch room := to.Room(); {
+	case single && !ours && !e.mirrors(ctx):
+		return Receipt{}, fmt.Errorf("%w: %q to %s: the client is one of the original's, which are reached where a node has %s=mirror", ErrInvalid, event, to, IgnisEnv)
 	case single && !ours:
-		r.Receivers, err = e.mirror(ctx, copied)
+		r.Receivers, err = e.mirror(ctx, to, m.Message)
 	case single:
 		r.Receivers, err = e.publish(ctx, e.layout.Inbox(node), e.signer.Sign(proto.NodeRoom(node), m.EventID, b))
 	case m.live:
 		r.Receivers, err = e.publish(ctx, e.layout.Channel(room), e.signer.Sign(room, m.EventID, b))
-		if err == nil && copied.channel != "" {
-			_, err = e.mirror(ctx, copied)
+		if err == nil && e.mirrors(ctx) {
+			_, err = e.mirror(ctx, to, m.Message)
 		}
 	default:
-		r, err = e.durable(ctx, room, m.EventID, proto.Fingerprint(m.Event), proto.Body(e.signer.Sign(room, m.EventID, b)), copied)
+		r, err = e.durable(ctx, to, m.Message, proto.Body(e.signer.Sign(room, m.EventID, b)))
 	}
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || errors.Is(err, ErrQueueFull) {
 		e.last.Store(&err)

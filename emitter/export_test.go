@@ -11,6 +11,6 @@ func (e *Emitter) PublishCall(room proto.Room, events []proto.Message) (keys []s
 	for _, m := range events {
 		all = append(all, &sending{print: proto.Fingerprint(m.Event), body: proto.Body(proto.AppendMessage(nil, m)), receipt: Receipt{EventID: m.EventID}})
 	}
-	c := e.call(room, all)
+	c := e.call(room, all, false)
 	return c.keys, c.args
 }

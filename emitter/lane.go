@@ -46,14 +46,13 @@ type sending struct {
 	room    proto.Room
 	print   string
 	body    []byte
-	copied  mirrored
+	event   proto.Message // and whose, for the original
+	to      proto.Target
 	receipt Receipt
 	err     error
 	done    chan struct{} // closed when receipt or err is there
 	left    atomic.Bool   // nobody waits for it any more
 }
-
-func (s *sending) bytes() int64 { return int64(len(s.body) + len(s.copied.message)) }
 
 // timers are those of senders: one each costs a tenth of an event.
 var timers = sync.Pool{New: func() any { return time.NewTimer(patience) }}
@@ -73,9 +72,9 @@ var laneSeed = maphash.MakeSeed()
 
 // durable publishes an event of a room. While Redis is away it is tried again under the same
 // id, which Redis takes once.
-func (e *Emitter) durable(ctx context.Context, room proto.Room, id proto.EventID, print string, body []byte, copied mirrored) (Receipt, error) {
-	none := Receipt{EventID: id}
-	s := &sending{room: room, print: print, body: body, copied: copied, receipt: none, done: make(chan struct{})}
+func (e *Emitter) durable(ctx context.Context, to proto.Target, m proto.Message, body []byte) (Receipt, error) {
+	room, none := to.Room(), Receipt{EventID: m.EventID}
+	s := &sending{room: room, print: proto.Fingerprint(m.Event), body: body, event: m, to: to, receipt: none, done: make(chan struct{})}
 	l := &e.lanes[maphash.String(laneSeed, string(room))%lanes]
 	if err := ctx.Err(); err != nil {
 		return none, l.gaveUp(s, err)
@@ -122,7 +121,7 @@ func (l *lane) gaveUp(s *sending, why error) error {
 // add lets an event wait, and wakes the lane.
 func (l *lane) add(s *sending) error {
 	e := l.emitter
-	events, bytes := e.queued.Add(1), e.queuedBytes.Add(s.bytes())
+	events, bytes := e.queued.Add(1), e.queuedBytes.Add(int64(len(s.body)))
 	if events > MaxQueued || bytes > MaxQueuedBytes {
 		e.forget(s)
 		return ErrQueueFull
@@ -167,7 +166,7 @@ func (l *lane) close() {
 
 func (e *Emitter) forget(s *sending) {
 	e.queued.Add(-1)
-	e.queuedBytes.Add(-s.bytes())
+	e.queuedBytes.Add(-int64(len(s.body)))
 }
 
 // run publishes to one master until nothing waits for it.
@@ -203,9 +202,9 @@ func (l *lane) next(master *redis.Client) (calls [][]*sending) {
 // call takes a room's events for one call. It is called with mu held.
 func (l *lane) call(room proto.Room) []*sending {
 	all := l.waiting[room]
-	n, bytes := 0, int64(0)
-	for n < len(all) && n < callEvents && (n == 0 || bytes+all[n].bytes() <= callBytes) {
-		bytes += all[n].bytes()
+	n, bytes := 0, 0
+	for n < len(all) && n < callEvents && (n == 0 || bytes+len(all[n].body) <= callBytes) {
+		bytes += len(all[n].body)
 		n++
 	}
 	if l.waiting[room] = all[n:]; n == 0 {
@@ -259,11 +258,12 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 		}
 		return again
 	}
+	mirrored := e.mirrors(ctx)
 	made := make([]call, len(calls))
 	answers := make([]*redis.Cmd, len(calls))
 	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, events := range calls {
-			made[i] = e.call(events[0].room, events)
+			made[i] = e.call(events[0].room, events, mirrored)
 			answers[i] = publishScript.EvalSha(ctx, p, made[i].keys, made[i].args...)
 		}
 		return nil

@@ -28,13 +28,8 @@ type mirroring struct {
 	looked time.Time // guarded by mu
 }
 
-// A mirrored is an event for the original's servers; none of its channel is empty.
-type mirrored struct {
-	channel string
-	message []byte
-}
-
-// mirrors says whether the original's servers are to hear what is sent.
+// mirrors says whether the original's servers are to hear what is sent. It is asked where Redis is
+// known to answer: what waited for it is mirrored, if that is needed by then.
 func (e *Emitter) mirrors(ctx context.Context) bool {
 	if e.at.Mirror {
 		return true
@@ -45,21 +40,20 @@ func (e *Emitter) mirrors(ctx context.Context) bool {
 	if time.Since(m.looked) >= mirrorEvery {
 		ctx, cancel := context.WithTimeout(ctx, mirrorLook)
 		defer cancel()
-		if on, err := e.Mirrored(ctx); err == nil { // else as before
-			m.on = on
+		if on, err := e.Mirrored(ctx); err == nil { // else as before, and it is looked again
+			m.on, m.looked = on, time.Now()
 		}
-		m.looked = time.Now()
 	}
 	return m.on
 }
 
 // mirror publishes to the original's servers, and says how many there are. On a cluster nobody
 // knows: it is -1.
-func (e *Emitter) mirror(ctx context.Context, m mirrored) (servers int, err error) {
+func (e *Emitter) mirror(ctx context.Context, to proto.Target, m proto.Message) (servers int, err error) {
 	if err := e.agree(ctx); err != nil {
 		return 0, err
 	}
-	n, err := e.rdb.Publish(ctx, m.channel, m.message).Result()
+	n, err := e.rdb.Publish(ctx, proto.IgnisTarget(to), proto.AppendIgnis(nil, to, m)).Result()
 	if e.at.Mode == Cluster {
 		n = -1
 	}

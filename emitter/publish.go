@@ -1,7 +1,6 @@
 package emitter
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -32,15 +31,15 @@ type call struct {
 	args []any
 }
 
-// call publishes events of a room.
-func (e *Emitter) call(room proto.Room, events []*sending) call {
+// call publishes events of a room, to the original's servers too if they are mirrored.
+func (e *Emitter) call(room proto.Room, events []*sending, mirrored bool) call {
 	verb := "PUBLISH"
 	if e.at.Ways() == Sharded {
 		verb = "SPUBLISH"
 	}
-	original := "" // while it is found out whether to mirror, some are and some are not
-	for _, s := range events {
-		original = cmp.Or(original, s.copied.channel)
+	original := ""
+	if mirrored {
+		original = proto.IgnisChannel(room)
 	}
 	h := e.at.History(room)
 	c := call{
@@ -51,8 +50,8 @@ func (e *Emitter) call(room proto.Room, events []*sending) call {
 	for _, s := range events {
 		c.keys = append(c.keys, e.layout.Once(room, s.receipt.EventID))
 		c.args = append(c.args, string(s.receipt.EventID), s.print, s.body)
-		if original != "" {
-			c.args = append(c.args, s.copied.message)
+		if mirrored {
+			c.args = append(c.args, proto.AppendIgnis(nil, s.to, s.event))
 		}
 	}
 	return c

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"fmt"
+
 	"github.com/signal-team/signal/signal/api"
 	"github.com/signal-team/signal/signal/auth"
 	"github.com/signal-team/signal/signal/config"
