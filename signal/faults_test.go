@@ -72,16 +72,23 @@ var faults = []fault{
 			s.t.Error(err)
 		}
 		pass(300 * time.Millisecond)
-		e := emitter.New(srv.Settings())
-		defer e.Close()
 		srv.Kill()
 		s.lost(began, "")
-		srv.Restart()
-		for range 20 { // before the nodes are back, other events take the numbers of those that are lost
+		other := srv.Elsewhere() // before the nodes are back, other events take the numbers of those that are lost
+		e := emitter.New(other.Settings())
+		defer e.Close()
+		for range 50 {
 			for _, room := range s.rooms {
 				s.send(e, sending{proto.EventID(fmt.Sprint("e", s.ids.Add(1))), room})
 			}
 		}
+		saver := other.Client()
+		defer saver.Close()
+		if err := saver.Save(s.ctx).Err(); err != nil {
+			s.t.Error(err)
+		}
+		other.Kill()
+		srv.Restart()
 	}, wants: func(s *scene, records []checker.Record) {
 		s.stayed()
 		s.toldOnce(records)

@@ -141,6 +141,12 @@ func (s *Server) Kill() {
 	_ = s.cmd.Wait()
 }
 
+// Elsewhere starts the server on another address, with what it has saved, where nobody looks for
+// it. It is called while the server is down, and killed before that one restarts.
+func (s *Server) Elsewhere() *Server {
+	return start(s.fatal, s.dir, s.tls, s.args)
+}
+
 // Forget removes what the server has saved, so that it restarts empty. It is called while
 // the server is down.
 func (s *Server) Forget() {
