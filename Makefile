@@ -43,7 +43,7 @@ mutants: ## break one rule after the other: the tests must see each
 load: ## break a cluster under RATE (5000) durable events a second; and the application under 10,000 of clients' own
 	@scripts/need redis-server
 	@SIGNAL_LOAD=$(RATE) $(GO) test -count=1 -v -timeout 10m -run '^TestClusterUnderLoad$$' ./signal
-	@SIGNAL_HOOK_LOAD=5 $(GO) test -count=1 -v -timeout 10m -run '^TestHooksUnderLoad$$' ./signal
+	@SIGNAL_HOOK_LOAD=40 $(GO) test -count=1 -v -timeout 10m -run '^TestHooksUnderLoad$$' ./signal
 
 .PHONY: model
 model: ## the protocol of a durable room, in every order in which things can happen

@@ -111,6 +111,8 @@ func (e *Emitter) Check(ctx context.Context) error {
 	}
 	if err := e.checkMirror(ctx); errors.Is(err, ErrRefused) {
 		return fmt.Errorf("publish to the original's channels ws:*: %w", err)
+	} else if err != nil {
+		return err
 	}
 	if written {
 		e.agreed.Store(true)

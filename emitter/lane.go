@@ -38,7 +38,7 @@ const (
 // The most that waits in an Emitter for Redis; what comes then is ErrQueueFull at once.
 const (
 	MaxQueued      = 10_000   // events
-	MaxQueuedBytes = 16 << 20 // of their data
+	MaxQueuedBytes = 16 << 20 // of their messages; data that was no json.RawMessage is there twice
 )
 
 // A sending is an event that waits.

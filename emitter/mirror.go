@@ -69,10 +69,21 @@ func (e *Emitter) Mirrored(ctx context.Context) (bool, error) {
 	return said == "required", e.doubt(err)
 }
 
-// checkMirror says whether this emitter may publish to the original's channels.
+// checkMirror says whether this emitter knows that it is to mirror, and may publish to the original's
+// channels.
 func (e *Emitter) checkMirror(ctx context.Context) error {
-	if !e.mirrors(ctx) {
-		return nil
+	if !e.at.Mirror {
+		on, err := e.Mirrored(ctx)
+		if err != nil {
+			return err
+		}
+		m := &e.mirroring
+		m.mu.Lock()
+		m.on, m.looked = on, time.Now()
+		m.mu.Unlock()
+		if !on {
+			return nil
+		}
 	}
 	channel, message := proto.IgnisProbe()
 	return Classify(e.rdb.Publish(ctx, channel, message).Err())

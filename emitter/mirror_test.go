@@ -86,6 +86,34 @@ func TestMirror(t *testing.T) {
 	}
 }
 
+// TestMirrorWhatWaited: what a service sends before its Redis answers goes to the original's servers
+// too, although it cannot have known then that it must.
+func TestMirrorWhatWaited(t *testing.T) {
+	srv := redistest.Start(t)
+	at := srv.Settings()
+	at.Mirror = true
+	if err := open(t, at).Enforce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	next := listen(t, srv.Settings(), "ws:room:orders")
+	srv.Pause()
+	defer srv.Resume()
+	e := open(t, srv.Settings())
+	sent := make(chan error)
+	go func() {
+		_, err := e.SendToRoom(context.Background(), "orders", "paid", 1)
+		sent <- err
+	}()
+	redistest.Wait(t, func() bool { return e.Stats().Waiting == 1 }, "the event to wait")
+	srv.Resume()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if m := next("ws:room:orders"); !strings.Contains(m.Payload, `"data":1`) {
+		t.Errorf("the original hears %s", m.Payload)
+	}
+}
+
 // TestMirrorIsForAll: a client of the original cannot be told by who does not mirror; once a node says that
 // it is needed everyone mirrors: who begins at once, who runs already within seconds; and no longer than
 // it is.

@@ -399,6 +399,32 @@ func TestPoison(t *testing.T) {
 	good.Expect(t, "ack")
 }
 
+// TestHookShare: for whom the application thinks for long, that one alone waits.
+func TestHookShare(t *testing.T) {
+	srv := redistest.Start(t)
+	end := make(chan struct{})
+	app := startApplication(t, func(w http.ResponseWriter, q map[string]any) {
+		if q["event"] == "think" {
+			<-end
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	defer close(end)
+	cfg := settings(srv.Settings())
+	cfg.MessageURL, cfg.HookSecret = app.URL, hookSecret
+	cfg.Limits = "off"
+	n := run(t, cfg)
+	for range 100 {
+		c := wstest.Login(t, n.addr(), token(t, "slow", nil, nil))
+		c.Send("think", 1, "t")
+		c.Send("leave", map[string]any{"rooms": []string{"none"}}, "read")
+		c.Expect(t, "left")
+	}
+	good := wstest.Login(t, n.addr(), token(t, "good", nil, nil))
+	good.Send("ask", 1, "a")
+	good.Expect(t, "ack")
+}
+
 // TestHookCrowd: far more than the application takes is offered. Each event is answered, taken or not,
 // and what is not taken is counted.
 func TestHookCrowd(t *testing.T) {
@@ -465,7 +491,12 @@ func TestReceivers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command(command[0], append(command[1:], "127.0.0.1:0")...)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = l.Close()
+			cmd := exec.Command(command[0], append(command[1:], l.Addr().String())...)
 			cmd.Env = append(os.Environ(), "HOOK_SECRET="+hookSecret)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 			said, write, err := os.Pipe()
@@ -482,17 +513,14 @@ func TestReceivers(t *testing.T) {
 				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // go run has a child
 				_ = cmd.Wait()
 			})
-			until := func(has string) string {
-				t.Helper()
-				for lines.Scan() {
-					if strings.Contains(lines.Text(), has) {
-						return lines.Text()
-					}
+			redistest.Wait(t, func() bool {
+				c, err := net.Dial("tcp", l.Addr().String())
+				if err == nil {
+					_ = c.Close()
 				}
-				t.Fatalf("it never said %q", has)
-				return ""
-			}
-			at := "http://" + strings.TrimPrefix(until("listening on "), "listening on ")
+				return err == nil
+			}, "it to listen")
+			at := "http://" + l.Addr().String()
 			cfg := settings(srv.Settings())
 			cfg.Auth, cfg.AuthURL, cfg.RoomsURL, cfg.MessageURL, cfg.NoticesURL, cfg.HookSecret = "ask", at+"/auth", at+"/rooms", at+"/message", at+"/notices", hookSecret
 			n := run(t, cfg)
@@ -502,7 +530,11 @@ func TestReceivers(t *testing.T) {
 				t.Errorf("echoed %s", f.Data)
 			}
 			c.Expect(t, "ack")
-			until(string(c.ID))
+			for told := false; !told; told = strings.Contains(lines.Text(), string(c.ID)) {
+				if !lines.Scan() {
+					t.Fatal("it was not told of the client")
+				}
+			}
 			stranger := wstest.Connect(t, n.addr())
 			stranger.Send("authenticate", map[string]string{"token": "other"}, "")
 			stranger.Expect(t, "error")

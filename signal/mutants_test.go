@@ -156,6 +156,7 @@ func TestMutants(t *testing.T) {
 	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel() // most wait, for what does not come any more
 			overlay := m.write(t, root)
 			args := []string{"test", "-count=1", "-failfast", "-timeout=3m", "-overlay", overlay}
 			if m.run != "" {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/signal/js"
 )
 
 // startDemo runs signal dev and returns the page's address.
@@ -91,6 +94,23 @@ func openTab(t *testing.T, url string) *tab {
 	return &tab{t, ctx}
 }
 
+// openScript opens a page of its own, which may import client.js and sealed.js.
+func openScript(t *testing.T, script string, a ...any) *tab {
+	t.Helper()
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch source, known := map[string][]byte{"/client.js": js.Client, "/sealed.js": js.Sealed}[r.URL.Path]; {
+		case known:
+			w.Header().Set("Content-Type", "text/javascript")
+			_, _ = w.Write(source)
+		default:
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, `<script type="module">`+script+`</script>`, a...)
+		}
+	}))
+	t.Cleanup(page.Close)
+	return openTab(t, page.URL)
+}
+
 // until waits until the script is true in the page.
 func (p *tab) until(what, script string, a ...any) {
 	p.Helper()
@@ -121,6 +141,44 @@ const (
 	events = "document.querySelectorAll('#%s li').length === %d"
 	lists  = "document.querySelector('#%s li')?.textContent.includes('%s')"
 )
+
+// TestClientInBrowser: what comes for a user while their page is away comes to it when it is back, and it
+// is told of each state once.
+func TestClientInBrowser(t *testing.T) {
+	srv := redistest.Start(t)
+	cfg := settings(srv.Settings())
+	cfg.AllowedOrigins = []string{"*"}
+	n := run(t, cfg)
+	p := openScript(t, `
+		import { Client } from './client.js'
+		window.got = []
+		class Kept extends WebSocket { constructor(url) { super(url); window.socket = this } }
+		window.client = new Client({ url: 'ws://%s/ws', token: () => '%s', state: (s) => got.push(s), random: () => 0.999, WebSocket: Kept })
+		client.join('$user', { event: (f) => got.push(f.data), resync: (reason) => got.push(reason) })
+		client.join('$broadcast', { event: (f) => got.push(f.data) })`, n.addr(), token(t, "u1", nil, nil))
+	p.until("the page has joined", "got.at(-1) === 'connected'")
+	if _, err := n.SendToUser(t.Context(), "u1", "n", 1); err != nil {
+		t.Fatal(err)
+	}
+	p.until("it hears", "got.at(-1) === 1")
+	p.until("its connection is lost", "socket.close() || true")
+	p.until("it has noticed", "got.at(-1) === 'reconnecting'")
+	if _, err := n.SendToUser(t.Context(), "u1", "n", 2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Broadcast(t.Context(), "n", 3); err != nil {
+		t.Fatal(err)
+	}
+	p.until("it has what it missed", "got.includes(2) && got.includes(3)")
+	if _, err := n.Broadcast(t.Context(), "n", 4); err != nil {
+		t.Fatal(err)
+	}
+	p.until("it hears again", "got.includes(4)")
+	got, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("got.filter((x) => typeof x === 'string').join(' ')"))
+	if want := "connecting fresh connected reconnecting connected"; err != nil || got != want {
+		t.Errorf("it is told %q, %v, want %q", got, err, want)
+	}
+}
 
 // TestPage tries the demo as a person does.
 func TestPage(t *testing.T) {

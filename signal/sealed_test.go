@@ -1,20 +1,15 @@
 package signal_test
 
 import (
-	"context"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
-	"github.com/signal-team/signal/signal/js"
 	"github.com/signal-team/signal/signal/transport/wstest"
 )
 
@@ -126,35 +121,19 @@ func TestEncryptionInBrowser(t *testing.T) {
 	if err := till.Login(token(t, "u2", proto.Grants{"*"}, proto.Grants{"*"}), "orders"); err != nil {
 		t.Fatal(err)
 	}
-	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/client.js", "/sealed.js":
-			w.Header().Set("Content-Type", "text/javascript")
-			_, _ = w.Write(map[string][]byte{"/client.js": js.Client, "/sealed.js": js.Sealed}[r.URL.Path])
-		default:
-			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprintf(w, `<script type="module">
-				import { Client } from './client.js'
-				import { Sealing } from './sealed.js'
-				window.got = []
-				window.raw = []
-				class Watched extends WebSocket {
-					constructor(url) { super(url); this.addEventListener('message', (m) => raw.push(JSON.parse(m.data).event)) }
-					send(text) { raw.push(JSON.parse(text).event); super.send(text) }
-				}
-				window.client = new Client({ url: 'ws://%s/ws', token: () => '%s', state: (s) => { window.state = s }, WebSocket: Watched,
-					sealing: () => Sealing.offer() })
-				client.join('orders', { event: (f) => got.push(f.data), resync: () => { window.joined = true } })
-			</script>`, n.addr(), token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"}))
+	p := openScript(t, `
+		import { Client } from './client.js'
+		import { Sealing } from './sealed.js'
+		window.got = []
+		window.raw = []
+		class Watched extends WebSocket {
+			constructor(url) { super(url); this.addEventListener('message', (m) => raw.push(JSON.parse(m.data).event)) }
+			send(text) { raw.push(JSON.parse(text).event); super.send(text) }
 		}
-	}))
-	defer page.Close()
-	ctx, done := context.WithTimeout(browser(t), 60*time.Second)
-	defer done()
-	p := &tab{t, ctx}
-	if err := chromedp.Do(ctx, chromedp.Navigate(page.URL)); err != nil {
-		t.Fatal(err)
-	}
+		window.client = new Client({ url: 'ws://%s/ws', token: () => '%s', state: (s) => { window.state = s }, WebSocket: Watched,
+			sealing: () => Sealing.offer() })
+		client.join('orders', { event: (f) => got.push(f.data), resync: () => { window.joined = true } })`,
+		n.addr(), token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"}))
 	p.until("the page has joined", "window.joined === true")
 	for i := range 100 {
 		if _, err := n.SendToRoom(t.Context(), "orders", "n", i); err != nil {
@@ -162,7 +141,7 @@ func TestEncryptionInBrowser(t *testing.T) {
 		}
 	}
 	p.until("all events have come, in order", "got.length === 100 && got.every((n, i) => n === i)")
-	if _, err := chromedp.Run(ctx, chromedp.Evaluate[int](`(() => { let i = 0; while (i < 20) client.publish('orders', 'said', { n: i }, 'e' + i), i++; return i })()`)); err != nil {
+	if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[int](`(() => { let i = 0; while (i < 20) client.publish('orders', 'said', { n: i }, 'e' + i), i++; return i })()`)); err != nil {
 		t.Fatal(err)
 	}
 	for i := 0; i < 20; {

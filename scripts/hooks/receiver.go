@@ -1,5 +1,3 @@
-//go:build ignore
-
 // A receiver of Signal's hooks: HOOK_SECRET=… go run receiver.go 127.0.0.1:3000
 package main
 
@@ -10,31 +8,29 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"time"
 )
 
-type object = map[string]any
-
-// answer is false for no, nil where there is nothing to ask.
-func answer(path string, q object) any {
+// answer says a status, and what the original's callbacks returned.
+func answer(path string, q map[string]any) (int, any) {
 	switch path {
 	case "/auth": // in place of authenticateFn
-		if q["token"] != "letmein" {
-			return false
+		if q["token"] == "letmein" {
+			return 200, map[string]any{"userId": "cashier-7", "rooms": []string{"orders"}}
 		}
-		return object{"userId": "cashier-7", "rooms": []string{"orders"}}
+		return 403, nil // tills that are refused do not come back
 	case "/rooms": // validateRoomFn
-		return object{"rooms": q["rooms"]}
+		return 200, map[string]any{"rooms": q["rooms"]}
 	case "/message": // messageHandler
-		return object{"events": []object{{"event": fmt.Sprint(q["event"], ":response"), "data": q["data"]}}}
+		echo := map[string]any{"event": fmt.Sprint(q["event"], ":response"), "data": q["data"]}
+		return 200, map[string]any{"events": []any{echo}}
 	case "/notices": // clientConnectedFn, clientDisconnectedFn
 		log.Print(q["notices"])
-		return object{}
+		return 200, nil
 	}
-	return nil
+	return 404, nil
 }
 
 // signed says whether it is Signal who asks, and now: t=<seconds>,v1=<hex>.
@@ -48,22 +44,15 @@ func signed(header string, body []byte) bool {
 }
 
 func main() {
-	l, err := net.Listen("tcp", os.Args[1])
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("listening on", l.Addr())
-	log.Fatal(http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var q object
+	log.Fatal(http.ListenAndServe(os.Args[1], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q map[string]any
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil || !signed(r.Header.Get("Signal-Signature"), body) || json.Unmarshal(body, &q) != nil {
-			w.WriteHeader(http.StatusBadRequest)
-		} else if said := answer(r.URL.Path, q); said == nil {
-			w.WriteHeader(http.StatusNotFound)
-		} else if said == false {
-			w.WriteHeader(http.StatusForbidden) // tills that are refused do not come back
-		} else {
-			_ = json.NewEncoder(w).Encode(said)
+			w.WriteHeader(400)
+			return
 		}
+		status, said := answer(r.URL.Path, q)
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(said)
 	})))
 }

@@ -46,6 +46,7 @@ type Address struct {
 	secret  []byte              // of Signature; empty: not signed
 	client  *http.Client
 	slots   chan struct{}
+	shares  shares
 	breaker *gobreaker.CircuitBreaker[struct{}] // of messages
 
 	mu      sync.Mutex
@@ -62,6 +63,7 @@ func NewAddress(at string, secret []byte, timeout time.Duration, count func(resu
 			Transport:     &http.Transport{MaxIdleConnsPerHost: atOnce, MaxConnsPerHost: atOnce, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: timeout},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is asked may be a secret
 		},
+		shares:  shares{users: map[proto.UserID]*share{}},
 		failing: map[string]bool{},
 	}
 	a.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
@@ -108,6 +110,11 @@ func (a *Address) Authenticate(ctx context.Context, token string) (id Identity, 
 
 // Allow asks Wanted for Allowed.
 func (a *Address) Allow(ctx context.Context, w Wanted) (said Allowed, err error) {
+	leave, err := a.shares.enter(ctx, w.User)
+	if err != nil {
+		return said, err
+	}
+	defer leave()
 	return said, a.ask(ctx, w, &said)
 }
 
@@ -116,6 +123,11 @@ func (a *Address) Allow(ctx context.Context, w Wanted) (said Allowed, err error)
 func (a *Address) Message(ctx context.Context, m Message) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, MessageTimeout)
 	defer cancel()
+	leave, err := a.shares.enter(ctx, m.User)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer leave()
 	for try, pause := 1, firstPause; ; try, pause = try+1, 3*pause {
 		var said Answer
 		_, err := a.breaker.Execute(func() (struct{}, error) {

@@ -60,6 +60,7 @@ export class Client {
   /** @type {Map<string, (answer: any) => void>} */ #answers = new Map() // that events wait for
   /** @type {import('./sealed.js').Sealing | undefined} */ #sealing // of the present connection
   #sent = Promise.resolve() // while frames are sealed
+  #told = '' // the state that the application knows
   #closed = false
   #tries = 0
   #opened = Infinity // when
@@ -120,8 +121,14 @@ export class Client {
     this.#socket?.close(1000)
   }
 
+  /** Tells the application of another state. @param {string} state @param {number} [code] */
+  #tell(state, code) {
+    if (state === 'connected' && this.#told === state) return
+    this.#options.state(this.#told = state, code)
+  }
+
   async #connect() {
-    if (!this.#tries) this.#options.state('connecting')
+    if (!this.#tries) this.#tell('connecting')
     let url, token, sealing
     try {
       url = this.#options.url
@@ -169,13 +176,13 @@ export class Client {
     this.#opened = Infinity
     if (this.#closed) return
     const ticket = code === 4003 && !this.#options.token // another one may be good
-    if (closes[code] === 'never' && !ticket) return this.#options.state('offline', code)
+    if (closes[code] === 'never' && !ticket) return this.#tell('offline', code)
     this.#again(code)
   }
 
   /** @param {number} [code] */
   #again(code) {
-    this.#options.state('reconnecting', code)
+    this.#tell('reconnecting', code)
     this.#timer = setTimeout(() => this.#connect(), backoff(this.#tries++, this.#options.random))
   }
 
@@ -208,7 +215,7 @@ export class Client {
     this.#say('join', { rooms: names.map((room) => {
       const since = this.#rooms.get(room)?.position
       return since ? { room, since } : room
-    }) })
+    }) }, 'join')
   }
 
   /** @param {Frame} frame */
@@ -222,17 +229,19 @@ export class Client {
         this.#renew(data.expires)
         return this.#join([...this.#rooms.keys()])
       case 'refreshed': return this.#renew(data.expires)
-      case 'joined':
-        for (const r of data.rooms) this.#joined(r)
+      case 'joined': {
+        const asked = frame.id !== undefined // else the rooms that one is in anyway: if they matter here they are asked for, with a position
+        if (asked) for (const r of data.rooms) this.#joined(r)
         for (const d of data.denied) this.#denied(d)
-        return data.done && this.#options.state('connected')
+        return data.done && (asked || this.#rooms.size === 0) && this.#tell('connected')
+      }
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'room.access.revoked': return this.#revoked(data.room)
       case 'left': return frame.id === undefined && data.rooms.forEach((/** @type {string} */ r) => this.#left(r))
       case 'ack': case 'error': return frame.id !== undefined && this.#answered(frame.id, data ?? null)
-      case 'degraded': return this.#options.state('degraded')
-      case 'restored': return this.#options.state('connected')
+      case 'degraded': return this.#tell('degraded')
+      case 'restored': return this.#tell('connected')
       case 'auth.revoked': case 'presence': case 'reconnect': return
     }
     if (frame.room === undefined) return this.#options.event(frame) // for this client alone

@@ -32,7 +32,7 @@ async function joined(t, n) {
   const client = new Client({ url: 'ws://node/ws', token: () => 'token', WebSocket: /** @type {any} */ (Socket), random: () => 0.5, state: (s) => got.push(s) })
   client.join('orders', { event: (f) => got.push(f.data), resync: (reason, position) => got.push(`${reason} ${position}`) })
   const socket = await connected('c1')
-  socket.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.${n}.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  socket.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.${n}.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
   got.length = 0
   t.after(() => client.close())
   return { client, socket, got }
@@ -66,9 +66,9 @@ test('a gap: it joins again from where it is, not more than once in a while', as
   socket.sent.length = 0
   socket.say(event(3))
   socket.say(event(4))
-  const again = { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } }
+  const again = { event: 'join', id: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } }
   assert.deepEqual(socket.sent, [again])
-  socket.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 3 }], denied: [], done: true } })
+  socket.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 3 }], denied: [], done: true } })
   for (const n of [2, 3, 4]) socket.say(event(n))
   t.mock.timers.tick(6_000)
   socket.say(event(9))
@@ -84,12 +84,27 @@ test('away and back: from its position, and with the id of the connection before
   const next = await connected('c2')
   assert.deepEqual(next.sent, [
     { event: 'authenticate', data: { type: 'Bearer', token: 'token', previous: 'c1' } },
-    { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } },
+    { event: 'join', id: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } },
   ])
-  next.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 1 }], denied: [], done: true } })
+  next.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 1 }], denied: [], done: true } })
   next.say(event(2))
   socket.say(event(3)) // of the dead connection
   assert.deepEqual(got.filter(Number), [1, 2])
+})
+
+test('the rooms that one is in anyway go on from a position too, and each state is told once', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  client.join('$user', { event: (f) => got.push(f.data), resync: (reason) => got.push(reason) })
+  const answer = (/** @type {object} */ room) => ({ event: 'joined', id: 'join', data: { rooms: [{ room: '$user', ...room }], denied: [], done: true } })
+  socket.say(answer({ position: `mnopqrst.4.${tag}`, recovered: false, reason: 'fresh' }))
+  socket.end(1006)
+  t.mock.timers.tick(1_000)
+  const next = await connected('c2')
+  next.say({ event: 'joined', data: { rooms: [{ room: '$user', position: `mnopqrst.5.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  next.say(answer({ position: `mnopqrst.4.${tag}`, recovered: true, replayed: 1 }))
+  next.say(event(5, { room: '$user', position: `mnopqrst.5.${tag}` }))
+  t.mock.timers.tick(0)
+  assert.deepEqual(got, ['fresh', 'reconnecting', 'connected', 5])
 })
 
 test('told of a loss: position first, then, when it is time, the state', async (t) => {
@@ -102,7 +117,7 @@ test('told of a loss: position first, then, when it is time, the state', async (
   socket.end(1006)
   t.mock.timers.tick(1_000)
   const next = await connected('c2')
-  next.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `ijklmnop.900.${tag}`, recovered: false, reason: 'behind', replayed: 0 }], denied: [], done: true } })
+  next.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `ijklmnop.900.${tag}`, recovered: false, reason: 'behind', replayed: 0 }], denied: [], done: true } })
   t.mock.timers.tick(0)
   assert.equal(got.at(-1), `behind ijklmnop.900.${tag}`)
 })
@@ -111,10 +126,10 @@ test('denied: a position that cannot be read is forgotten, anything else is told
   const { client, socket, got } = await joined(t, 5)
   client.join('mine', { event: () => {}, denied: (code) => got.push(code) })
   socket.sent.length = 0
-  socket.say({ event: 'joined', data: { rooms: [], denied: [{ room: 'orders', code: 'bad_position' }, { room: 'mine', code: 'forbidden' }], done: true } })
-  assert.deepEqual(socket.sent, [{ event: 'join', data: { rooms: ['orders'] } }])
-  socket.say({ event: 'joined', data: { rooms: [{ room: 'orders', position: `abcdefgh.9.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
-  assert.deepEqual(got, ['forbidden', 'connected', `fresh abcdefgh.9.${tag}`, 'connected'])
+  socket.say({ event: 'joined', id: 'join', data: { rooms: [], denied: [{ room: 'orders', code: 'bad_position' }, { room: 'mine', code: 'forbidden' }], done: true } })
+  assert.deepEqual(socket.sent, [{ event: 'join', id: 'join', data: { rooms: ['orders'] } }])
+  socket.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.9.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  assert.deepEqual(got, ['forbidden', `fresh abcdefgh.9.${tag}`])
 })
 
 test('close codes: some are final, others are tried again', async (t) => {
@@ -184,11 +199,11 @@ test('an application that does not say is asked again', async (t) => {
   const { client, socket, got } = await joined(t, 3)
   client.join('other', { event: () => {}, denied: (code) => got.push(code) })
   const before = socket.sent.length
-  socket.say({ event: 'joined', data: { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true } })
+  socket.say({ event: 'joined', id: 'join', data: { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true } })
   socket.say({ event: 'left', data: { rooms: ['other'] } }) // as it is at a refresh
   t.mock.timers.tick(6_000)
-  assert.deepEqual(socket.sent.slice(before), [{ event: 'join', data: { rooms: ['other'] } }])
-  assert.deepEqual(got, ['connected'])
+  assert.deepEqual(socket.sent.slice(before), [{ event: 'join', id: 'join', data: { rooms: ['other'] } }])
+  assert.deepEqual(got, [])
 })
 
 test('an event is answered, or it is not known what became of it', async (t) => {
