@@ -423,6 +423,10 @@ func TestHookShare(t *testing.T) {
 	good := wstest.Login(t, n.addr(), token(t, "good", nil, nil))
 	good.Send("ask", 1, "a")
 	good.Expect(t, "ack")
+	const failed = `signal_hook_dropped_total{hook="message",reason="failed"}`
+	if was := n.metric(t, failed); was != "" && was != "0" {
+		t.Errorf("it was answered after %s of the others were given up", was)
+	}
 }
 
 // TestHookCrowd: far more than the application takes is offered. Each event is answered, taken or not,
