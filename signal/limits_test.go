@@ -184,6 +184,31 @@ func TestCrowd(t *testing.T) {
 	t.Logf("answers by status %v; heap %.0f KiB before, %.0f after (%+.1f %%)", got, before.heap/1024, after.heap/1024, 100*(after.heap/before.heap-1))
 }
 
+// TestConnectionsLimit: of many that come at once a node lets in as many as it may, and no more.
+func TestConnectionsLimit(t *testing.T) {
+	cfg := settings(redistest.Start(t).Settings())
+	cfg.LimitConnections = 10
+	n := run(t, cfg)
+	var in, out atomic.Int64
+	var coming sync.WaitGroup
+	for range 40 {
+		coming.Go(func() {
+			c, r, err := wstest.Dial(t.Context(), n.addr(), nil)
+			switch {
+			case err == nil:
+				t.Cleanup(c.Cut)
+				in.Add(1)
+			case r != nil && r.StatusCode == http.StatusServiceUnavailable:
+				out.Add(1)
+			}
+		})
+	}
+	coming.Wait()
+	if in.Load() != 10 || out.Load() != 30 {
+		t.Errorf("%d are let in, %d told to come later, want 10 and 30", in.Load(), out.Load())
+	}
+}
+
 // TestUserLimits: what all connections of a user, or of a tenant, do together.
 func TestUserLimits(t *testing.T) {
 	srv := redistest.Start(t)

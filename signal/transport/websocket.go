@@ -64,10 +64,11 @@ type WebSocket struct {
 	visitors visitors
 	changes  atomic.Uint64 // connections that came or went
 
-	mu      sync.Mutex
-	conns   []*conn        // guarded by mu
-	closing bool           // guarded by mu: nobody is let in
-	running sync.WaitGroup // connections, and their flushers
+	mu       sync.Mutex
+	conns    []*conn        // guarded by mu
+	expected int            // guarded by mu: handshakes under way, which may become conns
+	closing  bool           // guarded by mu: nobody is let in
+	running  sync.WaitGroup // connections, and their flushers
 }
 
 // New returns a WebSocket without connections.
@@ -195,11 +196,11 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	at := w.visitors.address(r)
 	visitor, limit := w.visitors.enter(at, clock())
-	if limit == "" && w.full() {
+	if full := w.expect(); limit == "" && full {
 		limit = limitConnections
 	}
 	if limit != "" && w.o.Session.Over(limit, zap.Stringer("client_address", at)) {
-		w.visitors.forget(visitor)
+		w.forget(visitor)
 		status := http.StatusTooManyRequests
 		if limit == limitEarly || limit == limitConnections {
 			status = http.StatusServiceUnavailable // others would be let in no more
@@ -211,7 +212,7 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	captured := &capture{ResponseWriter: rw, lib: &library{}, hijack: w.hijack}
 	if _, err := accept(captured, r, w.o.FrameBytes); err != nil {
 		w.metrics.handshake.Inc()
-		w.visitors.forget(visitor)
+		w.forget(visitor)
 		if c := captured.lib.conn; c != nil {
 			_ = c.socket.Close()
 		}
@@ -262,10 +263,11 @@ func (w *WebSocket) hijack(made *capture) error {
 	return nil
 }
 
-// add lets a connection in, unless the node is shutting down.
+// add lets an expected connection in, unless the node is shutting down.
 func (w *WebSocket) add(c *conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.expected--
 	if w.closing {
 		return false
 	}
@@ -291,10 +293,23 @@ func (w *WebSocket) ended(c *conn, code proto.CloseCode) {
 	w.running.Done()
 }
 
-// full says whether the node has as many connections as it may.
-func (w *WebSocket) full() bool {
+// expect says whether the node has as many connections as it may, those included whose handshake is
+// under way. One more is expected all the same, until add or forget.
+func (w *WebSocket) expect() (full bool) {
 	most := w.o.Session.Limits.Connections
-	return most > 0 && w.size() >= most
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	full = most > 0 && len(w.conns)+w.expected >= most
+	w.expected++
+	return full
+}
+
+// forget says that a handshake came to nothing.
+func (w *WebSocket) forget(who *visitor) {
+	w.visitors.forget(who)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.expected--
 }
 
 func (w *WebSocket) isClosing() bool {

@@ -18,10 +18,9 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
-	redis.SetLogger(quiet{})     // the bus says what matters, once
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) }) // a second Ctrl-C ends at once, a second SIGTERM changes nothing
+	redis.SetLogger(quiet{})                                      // the bus says what matters, once
 	if err := command().ExecuteContext(ctx); err != nil {
 		code := 1
 		if said, ok := errors.AsType[exit](err); ok {
