@@ -2,11 +2,8 @@ package emitter
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/signal-team/signal/proto"
 )
@@ -40,8 +37,12 @@ func (e *Emitter) mirrors(ctx context.Context) bool {
 	if time.Since(m.looked) >= mirrorEvery {
 		ctx, cancel := context.WithTimeout(ctx, mirrorLook)
 		defer cancel()
-		if on, err := e.Mirrored(ctx); err == nil { // else as before, and it is looked again
-			m.on, m.looked = on, time.Now()
+		on, written, err := e.lookMirror(ctx)
+		if err == nil { // else as before, and it is looked again
+			m.looked = time.Now()
+		}
+		if on || written { // a Redis that has lost everything says nothing, until a node writes it again
+			m.on = on
 		}
 	}
 	return m.on
@@ -62,11 +63,17 @@ func (e *Emitter) mirror(ctx context.Context, to proto.Target, m proto.Message) 
 
 // Mirrored says whether a node has written down that everyone mirrors.
 func (e *Emitter) Mirrored(ctx context.Context) (bool, error) {
-	said, err := e.rdb.HGet(ctx, e.layout.Config(), mirrors).Result()
-	if errors.Is(err, redis.Nil) {
-		return false, nil
+	on, _, err := e.lookMirror(ctx)
+	return on, err
+}
+
+// lookMirror is Mirrored, and whether anything is written down at all.
+func (e *Emitter) lookMirror(ctx context.Context) (on, written bool, err error) {
+	said, err := e.rdb.HMGet(ctx, e.layout.Config(), mirrors, "protocol").Result()
+	if err != nil {
+		return false, false, e.doubt(err)
 	}
-	return said == "required", e.doubt(err)
+	return said[0] == "required", said[1] != nil, nil
 }
 
 // checkMirror says whether this emitter knows that it is to mirror, and may publish to the original's

@@ -3,6 +3,7 @@ package signal_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -365,6 +366,41 @@ func TestRollingMove(t *testing.T) {
 		t.Error("nobody has heard anything on an old server")
 	}
 	t.Logf("%d records; %d events heard on old servers", len(records), heard)
+}
+
+// TestMirrorIsWrittenAgain: who deletes what is written down, or all, does not end the mirror while a node
+// needs it; an emitter that runs does not take a Redis that knows nothing for its end.
+func TestMirrorIsWrittenAgain(t *testing.T) {
+	t.Parallel() // it waits
+	srv := redistest.Start(t)
+	rdb := srv.Client()
+	defer rdb.Close()
+	cfg := settings(srv.Settings())
+	cfg.Ignis = "mirror"
+	run(t, cfg)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	const old proto.ClientID = "5f0c2f6e-8f9d-4b8e-9f43-0d2f7c0f5a11" // of nobody
+	mirrors := func() bool {                                          // or it says that such a client is not reached
+		_, err := e.SendToClient(t.Context(), old, "n", 1)
+		return errors.Is(err, emitter.ErrNoReceiver)
+	}
+	written := func() bool { return rdb.HGet(t.Context(), "sg:{$ctl}:cfg", "mirror").Val() == "required" }
+	redistest.Wait(t, mirrors, "it to mirror")
+	for _, lose := range []func() error{
+		func() error { return rdb.FlushAll(t.Context()).Err() },
+		func() error { return rdb.Del(t.Context(), "sg:{$ctl}:cfg").Err() },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		redistest.Wait(t, func() bool {
+			if !mirrors() {
+				t.Fatal("it mirrors no more")
+			}
+			return written()
+		}, "it to be written down again")
+	}
 }
 
 // TestDoctorMoving: at each step of docs/MOVING.md the doctor says which one it is.

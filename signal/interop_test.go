@@ -122,7 +122,7 @@ func interop(t *testing.T, srv redistest.Redis) {
 	is := func(who string, c *wstest.Client, want ...string) {
 		t.Helper()
 		var got []string
-		for _, f := range until(t, c, "end") {
+		for _, f := range untilAll(t, c, "end", len(want)) {
 			got = append(got, fmt.Sprintf("%s %s %s", f.Room, f.Event, f.Data))
 		}
 		slices.Sort(got) // between a client's own events and a room's there is no order
