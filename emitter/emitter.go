@@ -109,9 +109,7 @@ func (e *Emitter) Check(ctx context.Context) error {
 	if _, err := e.publishOnce(ctx, e.layout.Channel(proto.Control), nil); errors.Is(err, ErrRefused) {
 		return fmt.Errorf("publish to the channels %s:*: %w", e.layout.Prefix, err)
 	}
-	if err := e.checkMirror(ctx); errors.Is(err, ErrRefused) {
-		return fmt.Errorf("publish to the original's channels ws:*: %w", err)
-	} else if err != nil {
+	if err := e.checkMirror(ctx); err != nil {
 		return err
 	}
 	if written {
@@ -286,10 +284,8 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 	node, ours := client.Node()
 	r.EventID = m.EventID
 	switch room := to.Room(); {
-	case single && !ours && !e.mirrors(ctx):
-		return Receipt{}, fmt.Errorf("%w: %q to %s: the client is one of the original's, which are reached where a node has %s=mirror", ErrInvalid, event, to, IgnisEnv)
 	case single && !ours:
-		r.Receivers, err = e.mirror(ctx, to, m.Message)
+		r.Receivers, err = e.toOriginal(ctx, to, m.Message)
 	case single:
 		r.Receivers, err = e.publish(ctx, e.layout.Inbox(node), e.signer.Sign(proto.NodeRoom(node), m.EventID, b))
 	case m.live:

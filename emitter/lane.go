@@ -38,7 +38,7 @@ const (
 // The most that waits in an Emitter for Redis; what comes then is ErrQueueFull at once.
 const (
 	MaxQueued      = 10_000   // events
-	MaxQueuedBytes = 16 << 20 // of their messages; data that was no json.RawMessage is there twice
+	MaxQueuedBytes = 16 << 20 // of their messages
 )
 
 // A sending is an event that waits.
@@ -74,6 +74,7 @@ var laneSeed = maphash.MakeSeed()
 // id, which Redis takes once.
 func (e *Emitter) durable(ctx context.Context, to proto.Target, m proto.Message, body []byte) (Receipt, error) {
 	room, none := to.Room(), Receipt{EventID: m.EventID}
+	m.Data = within(body, m.Data)
 	s := &sending{room: room, print: proto.Fingerprint(m.Event), body: body, event: m, to: to, receipt: none, done: make(chan struct{})}
 	l := &e.lanes[maphash.String(laneSeed, string(room))%lanes]
 	if err := ctx.Err(); err != nil {

@@ -1,9 +1,14 @@
 package emitter
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/signal-team/signal/proto"
 )
@@ -12,17 +17,51 @@ import (
 // by PUBLISH also on a cluster, in a form that our own nodes pass over. A durable event goes there
 // in the same step in which it is numbered, so that one that is sent again is not heard there
 // twice either (TestMirror). That it is needed a node writes down; everyone follows within some
-// seconds (TestMirrorIsForAll).
+// seconds (TestMirrorIsForAll), until somebody writes down that it is not: a Redis that has lost
+// what was written ends nothing.
 const (
 	mirrorEvery = 5 * time.Second        // it is looked whether to mirror
-	mirrorLook  = 250 * time.Millisecond // one look at most: senders wait for it
+	mirrorAgain = time.Second            // if that could not be seen
+	mirrorLook  = 250 * time.Millisecond // one look at most: a sender waits for it
+
+	mirrorOn, mirrorOff = "required", "off"
 )
 
 // A mirroring is whether this emitter mirrors.
 type mirroring struct {
-	mu     sync.Mutex
-	on     bool      // guarded by mu
-	looked time.Time // guarded by mu
+	mu   sync.Mutex
+	on   bool      // guarded by mu
+	next time.Time // guarded by mu: when it is looked
+}
+
+// turn says whether to look, to one of those who ask: the others go on as before.
+func (m *mirroring) turn(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now.Before(m.next) {
+		return false
+	}
+	m.next = now.Add(mirrorAgain)
+	return true
+}
+
+// learn takes what is written down.
+func (m *mirroring) learn(word string, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next = now.Add(mirrorEvery)
+	switch word {
+	case mirrorOn:
+		m.on = true
+	case mirrorOff:
+		m.on = false
+	}
+}
+
+func (m *mirroring) is() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.on
 }
 
 // mirrors says whether the original's servers are to hear what is sent. It is asked where Redis is
@@ -31,29 +70,34 @@ func (e *Emitter) mirrors(ctx context.Context) bool {
 	if e.at.Mirror {
 		return true
 	}
-	m := &e.mirroring
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if time.Since(m.looked) >= mirrorEvery {
+	if e.mirroring.turn(time.Now()) {
 		ctx, cancel := context.WithTimeout(ctx, mirrorLook)
 		defer cancel()
-		on, written, err := e.lookMirror(ctx)
-		if err == nil { // else as before, and it is looked again
-			m.looked = time.Now()
-		}
-		if on || written { // a Redis that has lost everything says nothing, until a node writes it again
-			m.on = on
+		if word, err := e.mirrorWord(ctx); err == nil {
+			e.mirroring.learn(word, time.Now())
 		}
 	}
-	return m.on
+	return e.mirroring.is()
+}
+
+// mirrorWord is what is written down, or nothing.
+func (e *Emitter) mirrorWord(ctx context.Context) (string, error) {
+	word, err := e.rdb.HGet(ctx, e.layout.Config(), mirrors).Result()
+	if errors.Is(err, redis.Nil) {
+		return "", nil
+	}
+	return word, e.doubt(err)
+}
+
+// Mirrored says whether a node has written down that everyone mirrors.
+func (e *Emitter) Mirrored(ctx context.Context) (bool, error) {
+	word, err := e.mirrorWord(ctx)
+	return word == mirrorOn, err
 }
 
 // mirror publishes to the original's servers, and says how many there are. On a cluster nobody
 // knows: it is -1.
 func (e *Emitter) mirror(ctx context.Context, to proto.Target, m proto.Message) (servers int, err error) {
-	if err := e.agree(ctx); err != nil {
-		return 0, err
-	}
 	n, err := e.rdb.Publish(ctx, proto.IgnisTarget(to), proto.AppendIgnis(nil, to, m)).Result()
 	if e.at.Mode == Cluster {
 		n = -1
@@ -61,37 +105,39 @@ func (e *Emitter) mirror(ctx context.Context, to proto.Target, m proto.Message) 
 	return int(n), e.doubt(err)
 }
 
-// Mirrored says whether a node has written down that everyone mirrors.
-func (e *Emitter) Mirrored(ctx context.Context) (bool, error) {
-	on, _, err := e.lookMirror(ctx)
-	return on, err
-}
-
-// lookMirror is Mirrored, and whether anything is written down at all.
-func (e *Emitter) lookMirror(ctx context.Context) (on, written bool, err error) {
-	said, err := e.rdb.HMGet(ctx, e.layout.Config(), mirrors, "protocol").Result()
-	if err != nil {
-		return false, false, e.doubt(err)
+// toOriginal is mirror for a client of the original, whom nobody else can tell.
+func (e *Emitter) toOriginal(ctx context.Context, to proto.Target, m proto.Message) (servers int, err error) {
+	if err := e.agree(ctx); err != nil {
+		return 0, err
 	}
-	return said[0] == "required", said[1] != nil, nil
+	if !e.mirrors(ctx) {
+		return 0, fmt.Errorf("%w: the client is one of the original's, which are reached where a node has %s=mirror", ErrInvalid, IgnisEnv)
+	}
+	return e.mirror(ctx, to, m)
 }
 
-// checkMirror says whether this emitter knows that it is to mirror, and may publish to the original's
-// channels.
+// checkMirror says whether this emitter knows whether it is to mirror, and may.
 func (e *Emitter) checkMirror(ctx context.Context) error {
-	if !e.at.Mirror {
-		on, err := e.Mirrored(ctx)
-		if err != nil {
-			return err
-		}
-		m := &e.mirroring
-		m.mu.Lock()
-		m.on, m.looked = on, time.Now()
-		m.mu.Unlock()
-		if !on {
-			return nil
-		}
+	word, err := e.mirrorWord(ctx)
+	if err != nil {
+		return err
+	}
+	e.mirroring.learn(word, time.Now())
+	if !e.at.Mirror && !e.mirroring.is() {
+		return nil
 	}
 	channel, message := proto.IgnisProbe()
-	return Classify(e.rdb.Publish(ctx, channel, message).Err())
+	if err := e.rdb.Publish(ctx, channel, message).Err(); err != nil {
+		return fmt.Errorf("publish to the original's channels ws:*: %w", Classify(err))
+	}
+	return nil
+}
+
+// within is the part of body that is data, so that what waits does not keep the caller's, who may
+// write over it by then.
+func within(body, data []byte) []byte {
+	if i := bytes.Index(body, data); data != nil && i >= 0 {
+		return body[i : i+len(data) : i+len(data)]
+	}
+	return data
 }

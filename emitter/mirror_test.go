@@ -2,10 +2,12 @@ package emitter_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
@@ -99,18 +101,36 @@ func TestMirrorWhatWaited(t *testing.T) {
 	srv.Pause()
 	defer srv.Resume()
 	e := open(t, srv.Settings())
-	sent := make(chan error)
+	ctx, leave := context.WithCancel(t.Context())
+	gone, stays := make(chan error), make(chan error)
+	data := json.RawMessage(`"first"`)
 	go func() {
-		_, err := e.SendToRoom(context.Background(), "orders", "paid", 1)
-		sent <- err
+		_, err := e.SendToRoom(ctx, "orders", "paid", data)
+		gone <- err
 	}()
 	redistest.Wait(t, func() bool { return e.Stats().Waiting == 1 }, "the event to wait")
+	go func() {
+		_, err := e.SendToRoom(context.Background(), "orders", "paid", 2)
+		stays <- err
+	}()
+	redistest.Wait(t, func() bool { return e.Stats().Waiting == 2 }, "the other one to wait")
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("who waits no longer is told %v", err)
+	}
+	copy(data, `"later"`) // it is the caller's again, and the event may be under way
 	srv.Resume()
-	if err := <-sent; err != nil {
+	if err := <-stays; err != nil {
 		t.Fatal(err)
 	}
-	if m := next("ws:room:orders"); !strings.Contains(m.Payload, `"data":1`) {
-		t.Errorf("the original hears %s", m.Payload)
+	for {
+		m := next("ws:room:orders")
+		if strings.Contains(m.Payload, `"data":2`) {
+			return
+		}
+		if !strings.Contains(m.Payload, `"data":"first"`) {
+			t.Errorf("the original hears %s", m.Payload)
+		}
 	}
 }
 
@@ -139,7 +159,16 @@ func TestMirrorIsForAll(t *testing.T) {
 	redistest.Wait(t, func() bool { return mirrors(early) }, "who runs already to mirror")
 	rdb := srv.Client()
 	defer rdb.Close()
-	if err := rdb.HDel(t.Context(), "sg:{$ctl}:cfg", "mirror").Err(); err != nil {
+	if err := errors.Join(rdb.FlushAll(t.Context()).Err(), open(t, srv.Settings()).Check(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); time.Since(began) < 6*time.Second; { // it looks in between
+		if !mirrors(early) {
+			t.Fatal("a Redis that has lost what was written ends it")
+		}
+		time.Sleep(10 * time.Millisecond) // the pace
+	}
+	if err := rdb.HSet(t.Context(), "sg:{$ctl}:cfg", "mirror", "off").Err(); err != nil {
 		t.Fatal(err)
 	}
 	redistest.Wait(t, func() bool { return !mirrors(early) }, "it to end")

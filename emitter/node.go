@@ -26,9 +26,12 @@ func (e *Emitter) check(room proto.Room, what proto.EventID, object []byte) erro
 	return e.signer.Check(room, what, append([]byte{'\n'}, object...))
 }
 
-// Enforce writes down, for nodes, that only what is signed counts here, or that the original's servers
-// are to hear everything: who does not do that is refused then.
+// Enforce writes down, for nodes, what Check does; that only what is signed counts here, and who signs
+// nothing is refused; and that the original's servers are to hear everything, which everyone follows.
 func (e *Emitter) Enforce(ctx context.Context) error {
+	if _, err := e.at.agree(ctx, e.rdb, true); err != nil {
+		return err
+	}
 	for field, needed := range map[string]bool{signed: e.signer != nil, mirrors: e.at.Mirror} {
 		if !needed {
 			continue

@@ -27,14 +27,6 @@ func (b *Bus) nodes() int {
 	return 0
 }
 
-// tellAgain writes down once more what was written down at the start; whether that goes well, the next
-// lease tells.
-func (b *Bus) tellAgain(ctx context.Context, tell func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	_ = tell(ctx)
-}
-
 // keepLease renews the lease until ctx ends, then gives it up.
 func (b *Bus) keepLease(ctx context.Context) {
 	every := time.NewTicker(leaseEvery)
@@ -43,23 +35,22 @@ func (b *Bus) keepLease(ctx context.Context) {
 	for said := false; ; {
 		bounded, cancel := context.WithTimeout(ctx, readTimeout)
 		now, live, err := b.emitter.Lease(bounded, b.node, leaseLasts, b.version)
-		cancel()
-		switch {
-		case errors.Is(err, emitter.ErrRefused) && !said:
-			said = true
-			b.log.Warn("lease not renewed", zap.Error(err))
-		case err == nil:
+		if err == nil {
 			if generation != 0 && now != generation {
 				b.log.Warn("the lease had ended: for a while this node was not known to live")
-				b.tellAgain(ctx, b.check) // Redis may have lost all that was written down
 			}
 			generation = now
-			b.tellAgain(ctx, b.emitter.Enforce) // somebody may have deleted it
 			var nodes []proto.NodeID
 			for _, n := range live {
 				nodes = append(nodes, n.ID)
 			}
 			b.live.Store(&nodes)
+			err = b.emitter.Enforce(bounded) // Redis may have lost it, or somebody have deleted it
+		}
+		cancel()
+		if !said && (errors.Is(err, emitter.ErrRefused) || errors.Is(err, emitter.ErrDisagrees)) {
+			said = true
+			b.log.Warn("lease not renewed, or how Redis is used not written down", zap.Error(err))
 		}
 		select {
 		case <-every.C:

@@ -189,7 +189,7 @@ func (b *Bus) askMasters(ctx context.Context, found chan<- topology) {
 	}
 }
 
-// check says whether this node fits to the others, and tells them if they must sign.
+// check says whether this node fits to the others, and tells them if they must sign, or mirror.
 func (b *Bus) check(ctx context.Context) error {
 	if err := b.emitter.Check(ctx); err != nil {
 		return err

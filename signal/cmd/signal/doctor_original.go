@@ -50,7 +50,7 @@ func (d *diagnosis) original(ctx context.Context, e *emitter.Emitter, nodes int,
 	case old > 0:
 		step("steps 2 to 4", fmt.Sprintf("when the tills have moved, and no producer of the original is left (none was heard in %s, which proves little: --listen 10m), end its servers one after the other", d.listen))
 	case mirrored:
-		step("step 5", fmt.Sprintf("no server of the original is left: restart the nodes without APP_ENV_SIGNAL_IGNIS=mirror, then HDEL '%s' mirror", d.at.Layout().Config()))
+		step("step 5", fmt.Sprintf("no server of the original is left: restart the nodes without APP_ENV_SIGNAL_IGNIS=mirror, then HSET '%s' mirror off", d.at.Layout().Config()))
 	case theirs > 0:
 		step("step 3", "there are still producers that use the original's emitter: move them; until then nodes must listen")
 	default:
