@@ -75,6 +75,14 @@ func NewAddress(at string, secret []byte, timeout time.Duration, count func(resu
 	return a
 }
 
+// enter waits for a user's turn.
+func (a *Address) enter(ctx context.Context, u proto.UserID) (leave func(), err error) {
+	if leave, err = a.shares.enter(ctx, u); err != nil {
+		a.count(result(err))
+	}
+	return leave, err
+}
+
 // failed takes note of what became of a message. What is wrong with the answer to one user's events is
 // no proof that others' would fail: each user counts once, until one succeeds.
 func (a *Address) failed(u proto.UserID, err error) {
@@ -110,7 +118,7 @@ func (a *Address) Authenticate(ctx context.Context, token string) (id Identity, 
 
 // Allow asks Wanted for Allowed.
 func (a *Address) Allow(ctx context.Context, w Wanted) (said Allowed, err error) {
-	leave, err := a.shares.enter(ctx, w.User)
+	leave, err := a.enter(ctx, w.User)
 	if err != nil {
 		return said, err
 	}
@@ -123,7 +131,7 @@ func (a *Address) Allow(ctx context.Context, w Wanted) (said Allowed, err error)
 func (a *Address) Message(ctx context.Context, m Message) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, MessageTimeout)
 	defer cancel()
-	leave, err := a.shares.enter(ctx, m.User)
+	leave, err := a.enter(ctx, m.User)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -153,7 +161,8 @@ func (a *Address) Spared() bool {
 	case gobreaker.StateOpen:
 		return true
 	case gobreaker.StateHalfOpen:
-		return a.breaker.Counts().Requests > 0 // one is on its way, and will tell
+		c := a.breaker.Counts()
+		return c.Requests > c.TotalExclusions // one is on its way, and will tell
 	}
 	return false
 }
@@ -185,7 +194,7 @@ func result(err error) string {
 }
 
 // errCrowded is no fault of the application's.
-var errCrowded = fmt.Errorf("%d questions are under way", atOnce)
+var errCrowded = fmt.Errorf("%d questions are under way, or %d of this user's", atOnce, userAtOnce)
 
 func (a *Address) askOnce(ctx context.Context, question, answer any) error {
 	select {

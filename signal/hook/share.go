@@ -34,7 +34,7 @@ func (s *shares) enter(ctx context.Context, u proto.UserID) (leave func(), err e
 		}, nil
 	case <-ctx.Done():
 		s.give(u, one)
-		return nil, fmt.Errorf("%w: %d of this user's, %w", errCrowded, userAtOnce, ctx.Err())
+		return nil, fmt.Errorf("%w: %w", errCrowded, ctx.Err())
 	}
 }
 
