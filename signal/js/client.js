@@ -12,6 +12,7 @@ export const closes = /** @type {Record<number, 'never' | 'token'>} */ ({
 })
 
 const knownIds = 1024 // of the last events of a room
+const joinAtOnce = 100 // names in a frame
 const rejoinEvery = 5_000, stable = 60_000 // milliseconds: between joins of a room that is stuck; of a good connection
 
 /** @param {number} tries @param {() => number} random milliseconds to wait: all clients that were lost together come back apart */
@@ -58,6 +59,8 @@ export class Client {
   #ready = false // authenticated
   #asked = 0
   /** @type {Map<string, (answer: any) => void>} */ #answers = new Map() // that events wait for
+  /** @type {Map<string, string[]>} */ #joins = new Map() // that are not answered yet, by id
+  /** @type {Set<string>} */ #gathered = new Set() // rooms that are joined when this turn of the page's is over
   /** @type {import('./sealed.js').Sealing | undefined} */ #sealing // of the present connection
   #sent = Promise.resolve() // while frames are sealed
   #told = '' // the state that the application knows
@@ -78,8 +81,13 @@ export class Client {
   /** Joins a room: "$user" and "$broadcast" are the client's own and everyone's.
    * @param {string} name @param {Handlers} handlers */
   join(name, handlers) {
+    clearTimeout(this.#rooms.get(name)?.later)
     this.#rooms.set(name, new Room(handlers, this.#options.positions.get(name)))
-    if (this.#ready) this.#join([name])
+    if (this.#ready && this.#gathered.add(name).size === 1) queueMicrotask(() => {
+      const names = [...this.#gathered].filter((one) => this.#rooms.has(one))
+      this.#gathered.clear()
+      if (this.#ready) this.#join(names)
+    })
   }
 
   /** @param {string} name */
@@ -171,6 +179,7 @@ export class Client {
   #ended(code) {
     this.#ready = false
     this.#answered()
+    this.#joins.clear()
     clearTimeout(this.#refresh)
     if (Date.now() - this.#opened > stable) this.#tries = 0
     this.#opened = Infinity
@@ -211,11 +220,36 @@ export class Client {
 
   /** Joins from where the rooms are. @param {string[]} names */
   #join(names) {
-    if (names.length === 0) return
-    this.#say('join', { rooms: names.map((room) => {
-      const since = this.#rooms.get(room)?.position
-      return since ? { room, since } : room
-    }) }, 'join')
+    for (let i = 0; i < names.length; i += joinAtOnce) {
+      const some = names.slice(i, i + joinAtOnce), id = `j${++this.#asked}`
+      this.#joins.set(id, some)
+      this.#say('join', { rooms: some.map((room) => {
+        const since = this.#rooms.get(room)?.position
+        return since ? { room, since } : room
+      }) }, id)
+    }
+  }
+
+  /** Joins a room again after a while. @param {string} name */
+  #joinLater(name) {
+    const room = this.#rooms.get(name)
+    if (!room) return
+    clearTimeout(room.later)
+    room.later = setTimeout(() => {
+      room.later = undefined
+      if (this.#ready && this.#rooms.get(name) === room) this.#join([name])
+    }, rejoinEvery * (0.8 + 0.4 * this.#options.random()))
+  }
+
+  /** A join was refused as a whole. @param {string[]} names @param {string} code */
+  #refused(names, code) {
+    if (code === 'too_many_rooms' && names.length > 1) { // for this node
+      const half = names.length >> 1
+      this.#join(names.slice(0, half))
+      return this.#join(names.slice(half))
+    }
+    const passes = ['busy', 'rate_limited', 'unavailable'].includes(code)
+    for (const name of names) passes ? this.#joinLater(name) : this.#denied({ room: name, code })
   }
 
   /** @param {Frame} frame */
@@ -232,14 +266,22 @@ export class Client {
       case 'joined': {
         const asked = frame.id !== undefined // else the rooms that one is in anyway: if they matter here they are asked for, with a position
         if (asked) for (const r of data.rooms) this.#joined(r)
-        for (const d of data.denied) this.#denied(d)
-        return data.done && (asked || this.#rooms.size === 0) && this.#tell('connected')
+        for (const d of data.denied) if (asked || d.code === 'unavailable') this.#denied(d)
+        if (!data.done) return
+        this.#joins.delete(frame.id ?? '')
+        return this.#joins.size === 0 && this.#told !== 'degraded' && this.#tell('connected')
       }
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'room.access.revoked': return this.#revoked(data.room)
       case 'left': return frame.id === undefined && data.rooms.forEach((/** @type {string} */ r) => this.#left(r))
-      case 'ack': case 'error': return frame.id !== undefined && this.#answered(frame.id, data ?? null)
+      case 'ack': case 'error': {
+        const { id = '' } = frame, names = this.#joins.get(id)
+        if (!names) return this.#answered(id, data ?? null)
+        this.#joins.delete(id)
+        this.#refused(names, data.code)
+        return this.#joins.size === 0 && this.#told !== 'degraded' && this.#tell('connected')
+      }
       case 'degraded': return this.#tell('degraded')
       case 'restored': return this.#tell('connected')
       case 'auth.revoked': case 'presence': case 'reconnect': return
@@ -259,21 +301,18 @@ export class Client {
     if (!room || recovered && !first && room.position !== position) return // an answer to an earlier join
     if (!recovered && !first) return this.#lost(name, position, reason ?? 'fresh', 0)
     this.#keep(name, room, position)
-    if (first) room.handlers.resync?.('fresh', position) // position first, then the state: nothing falls in between
+    if (first) this.#call(() => room.handlers.resync?.('fresh', position)) // position first, then the state: nothing falls in between
   }
+
+  /** What the page does wrong in one room costs no other one its answer. @param {() => void} handler */
+  #call(handler) { try { handler() } catch (error) { setTimeout(() => { throw error }) } }
 
   /** A position that the node cannot read is as good as none. @param {{room: string, code: string}} d */
   #denied({ room: name, code }) {
     const room = this.#rooms.get(name)
-    if (code === 'unavailable' && room) { // the application does not say: it is asked again
-      clearTimeout(room.later)
-      room.later = setTimeout(() => {
-        room.later = undefined
-        if (this.#ready && this.#rooms.get(name) === room) this.#join([name])
-      }, rejoinEvery * (0.8 + 0.4 * this.#options.random()))
-      return
-    }
-    if (code !== 'bad_position' || !room?.position) return room?.handlers.denied?.(code)
+    if (code === 'superseded') return // it has left since, and may have come again
+    if (code === 'unavailable') return this.#joinLater(name) // the application does not say: it is asked again
+    if (code !== 'bad_position' || !room?.position) return this.#call(() => room?.handlers.denied?.(code))
     room.position = ''
     this.#join([name])
   }
@@ -293,7 +332,7 @@ export class Client {
   #revoked(name) {
     const room = this.#rooms.get(name)
     this.#rooms.delete(name)
-    room?.handlers.denied?.('forbidden')
+    this.#call(() => room?.handlers.denied?.('forbidden'))
   }
 
   /** The room goes on elsewhere. @param {string} name @param {string} position @param {string} reason @param {number} after */

@@ -20,6 +20,13 @@ class Socket {
   onopen() {}
 }
 
+/** The last join. @param {Socket} socket */
+const join = (socket) => socket.sent.findLast((f) => f.event === 'join')
+/** Frames without their ids. @param {any[]} sent */
+const plain = (sent) => sent.map(({ id, ...rest }) => rest)
+/** The page's turn is over. */
+const turn = () => Promise.resolve()
+
 const tag = '0123456789ab'
 /** @param {number} n @param {object} [more] */
 const event = (n, more = {}) => ({ event: 'n', room: 'orders', data: n, eventId: `e-${n}`, sequence: n, position: `abcdefgh.${n}.${tag}`, ...more })
@@ -32,7 +39,7 @@ async function joined(t, n) {
   const client = new Client({ url: 'ws://node/ws', token: () => 'token', WebSocket: /** @type {any} */ (Socket), random: () => 0.5, state: (s) => got.push(s) })
   client.join('orders', { event: (f) => got.push(f.data), resync: (reason, position) => got.push(`${reason} ${position}`) })
   const socket = await connected('c1')
-  socket.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.${n}.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [{ room: 'orders', position: `abcdefgh.${n}.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
   got.length = 0
   t.after(() => client.close())
   return { client, socket, got }
@@ -66,9 +73,9 @@ test('a gap: it joins again from where it is, not more than once in a while', as
   socket.sent.length = 0
   socket.say(event(3))
   socket.say(event(4))
-  const again = { event: 'join', id: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } }
-  assert.deepEqual(socket.sent, [again])
-  socket.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 3 }], denied: [], done: true } })
+  const again = { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } }
+  assert.deepEqual(plain(socket.sent), [again])
+  socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 3 }], denied: [], done: true } })
   for (const n of [2, 3, 4]) socket.say(event(n))
   t.mock.timers.tick(6_000)
   socket.say(event(9))
@@ -82,11 +89,11 @@ test('away and back: from its position, and with the id of the connection before
   socket.end(1006)
   t.mock.timers.tick(1_000)
   const next = await connected('c2')
-  assert.deepEqual(next.sent, [
+  assert.deepEqual(plain(next.sent), [
     { event: 'authenticate', data: { type: 'Bearer', token: 'token', previous: 'c1' } },
-    { event: 'join', id: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } },
+    { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } },
   ])
-  next.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 1 }], denied: [], done: true } })
+  next.say({ event: 'joined', id: join(next).id, data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 1 }], denied: [], done: true } })
   next.say(event(2))
   socket.say(event(3)) // of the dead connection
   assert.deepEqual(got.filter(Number), [1, 2])
@@ -95,7 +102,8 @@ test('away and back: from its position, and with the id of the connection before
 test('the rooms that one is in anyway go on from a position too, and each state is told once', async (t) => {
   const { client, socket, got } = await joined(t, 0)
   client.join('$user', { event: (f) => got.push(f.data), resync: (reason) => got.push(reason) })
-  const answer = (/** @type {object} */ room) => ({ event: 'joined', id: 'join', data: { rooms: [{ room: '$user', ...room }], denied: [], done: true } })
+  await turn()
+  const answer = (/** @type {object} */ room) => ({ event: 'joined', id: join(Socket.all.at(-1)).id, data: { rooms: [{ room: '$user', ...room }], denied: [], done: true } })
   socket.say(answer({ position: `mnopqrst.4.${tag}`, recovered: false, reason: 'fresh' }))
   socket.end(1006)
   t.mock.timers.tick(1_000)
@@ -117,7 +125,7 @@ test('told of a loss: position first, then, when it is time, the state', async (
   socket.end(1006)
   t.mock.timers.tick(1_000)
   const next = await connected('c2')
-  next.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `ijklmnop.900.${tag}`, recovered: false, reason: 'behind', replayed: 0 }], denied: [], done: true } })
+  next.say({ event: 'joined', id: join(next).id, data: { rooms: [{ room: 'orders', position: `ijklmnop.900.${tag}`, recovered: false, reason: 'behind', replayed: 0 }], denied: [], done: true } })
   t.mock.timers.tick(0)
   assert.equal(got.at(-1), `behind ijklmnop.900.${tag}`)
 })
@@ -125,10 +133,12 @@ test('told of a loss: position first, then, when it is time, the state', async (
 test('denied: a position that cannot be read is forgotten, anything else is told', async (t) => {
   const { client, socket, got } = await joined(t, 5)
   client.join('mine', { event: () => {}, denied: (code) => got.push(code) })
+  await turn()
+  const { id } = join(socket)
   socket.sent.length = 0
-  socket.say({ event: 'joined', id: 'join', data: { rooms: [], denied: [{ room: 'orders', code: 'bad_position' }, { room: 'mine', code: 'forbidden' }], done: true } })
-  assert.deepEqual(socket.sent, [{ event: 'join', id: 'join', data: { rooms: ['orders'] } }])
-  socket.say({ event: 'joined', id: 'join', data: { rooms: [{ room: 'orders', position: `abcdefgh.9.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  socket.say({ event: 'joined', id, data: { rooms: [], denied: [{ room: 'orders', code: 'bad_position' }, { room: 'mine', code: 'forbidden' }], done: true } })
+  assert.deepEqual(plain(socket.sent), [{ event: 'join', data: { rooms: ['orders'] } }])
+  socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [{ room: 'orders', position: `abcdefgh.9.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
   assert.deepEqual(got, ['forbidden', `fresh abcdefgh.9.${tag}`])
 })
 
@@ -198,12 +208,51 @@ test('the node takes a room away: it is denied, and not joined again', async (t)
 test('an application that does not say is asked again', async (t) => {
   const { client, socket, got } = await joined(t, 3)
   client.join('other', { event: () => {}, denied: (code) => got.push(code) })
+  await turn()
   const before = socket.sent.length
-  socket.say({ event: 'joined', id: 'join', data: { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true } })
+  socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true } })
   socket.say({ event: 'left', data: { rooms: ['other'] } }) // as it is at a refresh
   t.mock.timers.tick(6_000)
-  assert.deepEqual(socket.sent.slice(before), [{ event: 'join', id: 'join', data: { rooms: ['other'] } }])
+  assert.deepEqual(plain(socket.sent.slice(before)), [{ event: 'join', data: { rooms: ['other'] } }])
   assert.deepEqual(got, [])
+})
+
+test('joins of one turn go together, a hundred at a time; what is refused is split, tried again, or told', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  socket.sent.length = 0
+  for (let i = 0; i < 250; i++) client.join(`r${i}`, { event: () => {}, denied: (code) => got.push(`r${i} ${code}`) })
+  client.leave('r249')
+  await turn()
+  const joins = () => socket.sent.filter((f) => f.event === 'join')
+  const names = () => joins().map((f) => f.data.rooms.length)
+  assert.deepEqual(names(), [100, 100, 49])
+  const [first, second, third] = joins()
+  socket.sent.length = 0
+  socket.say({ event: 'error', id: first.id, data: { code: 'too_many_rooms' } })
+  assert.deepEqual(names(), [50, 50])
+  assert.deepEqual(joins().flatMap((f) => f.data.rooms), first.data.rooms)
+  for (const code of ['busy', 'rate_limited', 'unavailable']) {
+    socket.sent.length = 0
+    socket.say({ event: 'error', id: second.id, data: { code } })
+    t.mock.timers.tick(6_000)
+    assert.equal(joins().length, code === 'busy' ? 100 : 0) // it was answered
+  }
+  socket.say({ event: 'error', id: third.id, data: { code: 'bad_request' } })
+  assert.deepEqual(got, third.data.rooms.map((/** @type {string} */ room) => `${room} bad_request`))
+})
+
+test('a page that leaves and comes again is not told of the join in between, and its faults stay in their room', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  client.join('a', { event: () => {}, resync: () => { throw new Error('of the page') }, denied: (code) => got.push(code) })
+  client.join('b', { event: (f) => got.push(f.data), resync: (reason) => got.push(reason) })
+  await turn()
+  const { id } = join(socket)
+  socket.say({ event: 'joined', id: 'j0', data: { rooms: [], denied: [{ room: 'a', code: 'superseded' }], done: true } })
+  const fresh = (/** @type {string} */ room) => ({ room, position: `abcdefgh.0.${tag}`, recovered: false, reason: 'fresh' })
+  socket.say({ event: 'joined', id, data: { rooms: [fresh('a'), fresh('b')], denied: [], done: true } })
+  socket.say(event(1, { room: 'b' }))
+  assert.deepEqual(got, ['fresh', 1])
+  assert.throws(() => t.mock.timers.tick(0), /of the page/) // it is told where the page's faults are
 })
 
 test('an event is answered, or it is not known what became of it', async (t) => {
