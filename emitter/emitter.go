@@ -290,7 +290,10 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 		r.Receivers, err = e.publish(ctx, e.layout.Inbox(node), e.signer.Sign(proto.NodeRoom(node), m.EventID, b))
 	case m.live:
 		r.Receivers, err = e.publish(ctx, e.layout.Channel(room), e.signer.Sign(room, m.EventID, b))
-		if err == nil && e.mirrors(ctx) {
+		if err != nil {
+			break
+		}
+		if on, _ := e.mirrors(ctx); on {
 			_, err = e.mirror(ctx, to, m.Message)
 		}
 	default:

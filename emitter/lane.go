@@ -259,7 +259,7 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 		}
 		return again
 	}
-	mirrored := e.mirrors(ctx)
+	mirrored, _ := e.mirrors(ctx)
 	made := make([]call, len(calls))
 	answers := make([]*redis.Cmd, len(calls))
 	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/signal-team/signal/proto"
 )
@@ -22,33 +23,35 @@ import (
 const (
 	mirrorEvery = 5 * time.Second        // it is looked whether to mirror
 	mirrorAgain = time.Second            // if that could not be seen
-	mirrorLook  = 250 * time.Millisecond // one look at most: a sender waits for it
+	mirrorLook  = 250 * time.Millisecond // one look at most: senders wait for it
 
 	mirrorOn, mirrorOff = "required", "off"
 )
 
 // A mirroring is whether this emitter mirrors.
 type mirroring struct {
+	looks singleflight.Group
+
 	mu   sync.Mutex
 	on   bool      // guarded by mu
+	err  error     // guarded by mu: why the last look saw nothing
 	next time.Time // guarded by mu: when it is looked
 }
 
-// turn says whether to look, to one of those who ask: the others go on as before.
-func (m *mirroring) turn(now time.Time) bool {
+func (m *mirroring) due(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now.Before(m.next) {
-		return false
-	}
-	m.next = now.Add(mirrorAgain)
-	return true
+	return !now.Before(m.next)
 }
 
-// learn takes what is written down.
-func (m *mirroring) learn(word string, now time.Time) {
+// learn takes what is written down, or why that could not be seen: then all is as before.
+func (m *mirroring) learn(word string, err error, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.err = err; err != nil {
+		m.next = now.Add(mirrorAgain)
+		return
+	}
 	m.next = now.Add(mirrorEvery)
 	switch word {
 	case mirrorOn:
@@ -58,26 +61,35 @@ func (m *mirroring) learn(word string, now time.Time) {
 	}
 }
 
-func (m *mirroring) is() bool {
+func (m *mirroring) is() (on bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.on
+	return m.on, m.err
 }
 
-// mirrors says whether the original's servers are to hear what is sent. It is asked where Redis is
-// known to answer: what waited for it is mirrored, if that is needed by then.
-func (e *Emitter) mirrors(ctx context.Context) bool {
+// mirrors says whether the original's servers are to hear what is sent: by a look that is not older
+// than five seconds, or as it was before if err says that it could not be seen. It is asked where Redis
+// is known to answer: what waited for it is mirrored, if that is needed by then.
+func (e *Emitter) mirrors(ctx context.Context) (on bool, err error) {
 	if e.at.Mirror {
-		return true
+		return true, nil
 	}
-	if e.mirroring.turn(time.Now()) {
-		ctx, cancel := context.WithTimeout(ctx, mirrorLook)
-		defer cancel()
-		if word, err := e.mirrorWord(ctx); err == nil {
-			e.mirroring.learn(word, time.Now())
+	if e.mirroring.due(time.Now()) {
+		select {
+		case <-e.mirroring.looks.DoChan("", e.lookMirror):
+		case <-ctx.Done():
 		}
 	}
 	return e.mirroring.is()
+}
+
+// lookMirror is one look, for all senders that ask meanwhile.
+func (e *Emitter) lookMirror() (any, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, mirrorLook)
+	defer cancel()
+	word, err := e.mirrorWord(ctx)
+	e.mirroring.learn(word, err, time.Now())
+	return nil, nil
 }
 
 // mirrorWord is what is written down, or nothing.
@@ -110,7 +122,10 @@ func (e *Emitter) toOriginal(ctx context.Context, to proto.Target, m proto.Messa
 	if err := e.agree(ctx); err != nil {
 		return 0, err
 	}
-	if !e.mirrors(ctx) {
+	switch on, err := e.mirrors(ctx); {
+	case !on && err != nil:
+		return 0, err
+	case !on:
 		return 0, fmt.Errorf("%w: the client is one of the original's, which are reached where a node has %s=mirror", ErrInvalid, IgnisEnv)
 	}
 	return e.mirror(ctx, to, m)
@@ -119,11 +134,11 @@ func (e *Emitter) toOriginal(ctx context.Context, to proto.Target, m proto.Messa
 // checkMirror says whether this emitter knows whether it is to mirror, and may.
 func (e *Emitter) checkMirror(ctx context.Context) error {
 	word, err := e.mirrorWord(ctx)
+	e.mirroring.learn(word, err, time.Now())
 	if err != nil {
 		return err
 	}
-	e.mirroring.learn(word, time.Now())
-	if !e.at.Mirror && !e.mirroring.is() {
+	if on, _ := e.mirroring.is(); !on && !e.at.Mirror {
 		return nil
 	}
 	channel, message := proto.IgnisProbe()

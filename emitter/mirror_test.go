@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -139,7 +140,10 @@ func TestMirrorWhatWaited(t *testing.T) {
 // it is.
 func TestMirrorIsForAll(t *testing.T) {
 	srv := redistest.Start(t)
-	early := open(t, srv.Settings())
+	early, idle := open(t, srv.Settings()), open(t, srv.Settings())
+	if err := idle.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := early.SendToClient(t.Context(), old, "paid", 1); !errors.Is(err, emitter.ErrInvalid) || !strings.Contains(err.Error(), emitter.IgnisEnv) {
 		t.Errorf("a client of the original: %v", err)
 	}
@@ -159,6 +163,22 @@ func TestMirrorIsForAll(t *testing.T) {
 	redistest.Wait(t, func() bool { return mirrors(early) }, "who runs already to mirror")
 	rdb := srv.Client()
 	defer rdb.Close()
+	server := rdb.PSubscribe(t.Context(), "ws:room:r*")
+	defer server.Close()
+	if _, err := server.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // all at once, after a while of silence
+		go func() { _, _ = idle.SendToRoom(context.Background(), proto.Room(fmt.Sprint("r", i)), "paid", i) }()
+	}
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
+		_, err := server.ReceiveMessage(ctx)
+		cancel()
+		if err != nil {
+			t.Fatalf("%v after %d of 20 who were quiet", err, i)
+		}
+	}
 	if err := errors.Join(rdb.FlushAll(t.Context()).Err(), open(t, srv.Settings()).Check(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +192,11 @@ func TestMirrorIsForAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	redistest.Wait(t, func() bool { return !mirrors(early) }, "it to end")
+	srv.Kill()
+	redistest.Wait(t, func() bool {
+		_, err := early.SendToClient(t.Context(), old, "paid", 1)
+		return errors.Is(err, emitter.ErrUnavailable)
+	}, "it to say that it does not know")
 	t.Setenv(emitter.IgnisEnv, "mirror")
 	if s, err := emitter.SettingsFromEnv(); err != nil || !s.Mirror {
 		t.Errorf("from the environment: %+v, %v", s, err)

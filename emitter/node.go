@@ -29,18 +29,14 @@ func (e *Emitter) check(room proto.Room, what proto.EventID, object []byte) erro
 // Enforce writes down, for nodes, what Check does; that only what is signed counts here, and who signs
 // nothing is refused; and that the original's servers are to hear everything, which everyone follows.
 func (e *Emitter) Enforce(ctx context.Context) error {
-	if _, err := e.at.agree(ctx, e.rdb, true); err != nil {
-		return err
-	}
+	_, err := e.at.agree(ctx, e.rdb, true)
 	for field, needed := range map[string]bool{signed: e.signer != nil, mirrors: e.at.Mirror} {
 		if !needed {
 			continue
 		}
-		if err := e.rdb.HSet(ctx, e.layout.Config(), field, "required").Err(); err != nil {
-			return e.doubt(err)
-		}
+		err = errors.Join(err, e.doubt(e.rdb.HSet(ctx, e.layout.Config(), field, "required").Err()))
 	}
-	return nil
+	return err
 }
 
 // Message is the event that Send publishes, for nodes. An error is ErrInvalid.

@@ -70,14 +70,14 @@ func NewAddress(at string, secret []byte, timeout time.Duration, count func(resu
 		Timeout:      RetryAfter,
 		ReadyToTrip:  func(gobreaker.Counts) bool { return a.fails() },
 		IsSuccessful: func(err error) bool { return err == nil || final(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, errCrowded) },
+		IsExcluded:   excluded,
 	})
 	return a
 }
 
 // enter waits for a user's turn.
 func (a *Address) enter(ctx context.Context, u proto.UserID) (leave func(), err error) {
-	if leave, err = a.shares.enter(ctx, u); err != nil {
+	if leave, err = a.shares.enter(ctx, u); err != nil && !errors.Is(err, context.Canceled) {
 		a.count(result(err))
 	}
 	return leave, err
@@ -89,6 +89,7 @@ func (a *Address) failed(u proto.UserID, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
+	case excluded(err):
 	case err == nil || final(err):
 		clear(a.failing)
 	case passing(err):
@@ -107,6 +108,9 @@ func (a *Address) fails() bool {
 
 // errAway is the error of an application that is not there at all, or says that it is not.
 var errAway = errors.New("the application does not answer")
+
+// excluded says whether an error tells nothing of the application.
+func excluded(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, errCrowded) }
 
 // passing says whether a failure has nothing to do with what was asked.
 func passing(err error) bool { return errors.Is(err, errAway) }

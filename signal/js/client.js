@@ -12,13 +12,16 @@ export const closes = /** @type {Record<number, 'never' | 'token'>} */ ({
 })
 
 const knownIds = 1024 // of the last events of a room
-const joinAtOnce = 100 // names in a frame
-const rejoinEvery = 5_000, stable = 60_000 // milliseconds: between joins of a room that is stuck; of a good connection
+const namesAtOnce = 100, framesAtOnce = 8 // in a frame, and of them in a second: a node has limits
+const rejoinEvery = 5_000, rejoinMost = 60_000, stable = 60_000 // milliseconds: between joins of a room that is stuck; of a good connection
 
 /** @param {number} tries @param {() => number} random milliseconds to wait: all clients that were lost together come back apart */
 export function backoff(tries, random = Math.random) {
   return tries === 0 ? random() * 1_000 : random() * Math.min(30_000, 500 * 2 ** Math.min(tries, 16))
 }
+
+/** @param {string} code of an error @returns whether the same may succeed later */
+const passes = (code) => code === 'busy' || code === 'rate_limited' || code === 'unavailable'
 
 const ours = new Set(['authenticate', 'join', 'leave', 'publish', 'heartbeat', 'encrypted'])
 const away = { code: 'unavailable', message: 'Not available at the moment' }
@@ -29,7 +32,6 @@ const parse = (position) => [position.split('.')[0], Number(position.split('.')[
 /** A room as this client knows it. */
 class Room {
   rejoinAt = 0 // not before
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ later // a join that is to be tried again
   /** @type {Set<string>} */ ids = new Set()
 
   /** @param {Handlers} handlers @param {string} position */
@@ -59,8 +61,13 @@ export class Client {
   #ready = false // authenticated
   #asked = 0
   /** @type {Map<string, (answer: any) => void>} */ #answers = new Map() // that events wait for
-  /** @type {Map<string, string[]>} */ #joins = new Map() // that are not answered yet, by id
-  /** @type {Set<string>} */ #gathered = new Set() // rooms that are joined when this turn of the page's is over
+  // The page says in which rooms it wants to be (#rooms), and this client brings that to the node: joins those, leaves others.
+  /** @type {Set<string>} */ #changed = new Set() // rooms to be joined or left when this turn of the page's is over
+  /** @type {Set<string>} */ #waiting = new Set() // rooms to be joined or left when the node, or the application, may be able to
+  /** @type {Map<string, {event: string, names: string[]}>} */ #moves = new Map() // joins and leaves that are not answered yet, by id
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #later // #waiting
+  #refusals = 0 // since a room was joined
+  #most = namesAtOnce
   /** @type {import('./sealed.js').Sealing | undefined} */ #sealing // of the present connection
   #sent = Promise.resolve() // while frames are sealed
   #told = '' // the state that the application knows
@@ -81,21 +88,17 @@ export class Client {
   /** Joins a room: "$user" and "$broadcast" are the client's own and everyone's.
    * @param {string} name @param {Handlers} handlers */
   join(name, handlers) {
-    clearTimeout(this.#rooms.get(name)?.later)
-    this.#rooms.set(name, new Room(handlers, this.#options.positions.get(name)))
-    if (this.#ready && this.#gathered.add(name).size === 1) queueMicrotask(() => {
-      const names = [...this.#gathered].filter((one) => this.#rooms.has(one))
-      this.#gathered.clear()
-      if (this.#ready) this.#join(names)
-    })
+    if (typeof name !== 'string') throw new TypeError('a room has a name') // it would be refused with all others of its frame
+    const position = this.#options.positions.get(name)
+    this.#rooms.set(name, new Room(handlers, typeof position === 'string' ? position : ''))
+    this.#move(name)
   }
 
   /** @param {string} name */
   leave(name) {
-    clearTimeout(this.#rooms.get(name)?.later)
     this.#rooms.delete(name)
     this.#options.positions.delete(name)
-    if (this.#ready) this.#say('leave', { rooms: [name] }, 'leave')
+    this.#move(name)
   }
 
   /** Sends an event to a room. The answer is the node's: an ack {eventId, sequence, position, duplicate}, or an error {code, message}.
@@ -123,7 +126,7 @@ export class Client {
   close() {
     this.#closed = true
     this.#answered()
-    for (const room of this.#rooms.values()) clearTimeout(room.later)
+    clearTimeout(this.#later)
     clearTimeout(this.#timer)
     clearTimeout(this.#refresh)
     this.#socket?.close(1000)
@@ -179,7 +182,8 @@ export class Client {
   #ended(code) {
     this.#ready = false
     this.#answered()
-    this.#joins.clear()
+    this.#moves.clear()
+    clearTimeout(this.#later)
     clearTimeout(this.#refresh)
     if (Date.now() - this.#opened > stable) this.#tries = 0
     this.#opened = Infinity
@@ -218,38 +222,69 @@ export class Client {
     }, Math.min(Math.max(0.8 * life, 1_000), 2 ** 31 - 1))
   }
 
-  /** Joins from where the rooms are. @param {string[]} names */
-  #join(names) {
-    for (let i = 0; i < names.length; i += joinAtOnce) {
-      const some = names.slice(i, i + joinAtOnce), id = `j${++this.#asked}`
-      this.#joins.set(id, some)
-      this.#say('join', { rooms: some.map((room) => {
-        const since = this.#rooms.get(room)?.position
-        return since ? { room, since } : room
-      }) }, id)
+  /** Joins or leaves a room, with others of this turn. @param {string} name */
+  #move(name) {
+    if (!this.#ready) return // all are joined then
+    this.#waiting.delete(name)
+    if (this.#changed.add(name).size === 1) queueMicrotask(() => this.#flush())
+  }
+
+  /** Joins or leaves a room after a while. @param {string} name */
+  #moveLater(name) {
+    this.#waiting.add(name)
+    if (this.#later !== undefined) return
+    const wait = Math.min(rejoinMost, rejoinEvery * 2 ** Math.min(this.#refusals++, 16))
+    this.#wait(wait * (0.8 + 0.4 * this.#options.random()))
+  }
+
+  /** @param {number} wait milliseconds, until what waits is tried */
+  #wait(wait) {
+    this.#later = setTimeout(() => {
+      this.#later = undefined
+      for (const name of this.#waiting) this.#move(name)
+    }, wait)
+  }
+
+  /** Tells the node what has changed: rooms are joined from where they are. */
+  #flush() {
+    const names = [...this.#changed]
+    this.#changed.clear()
+    if (!this.#ready) return
+    let frames = 0
+    for (const [event, all] of /** @type {[string, string[]][]} */ ([
+      ['leave', names.filter((name) => !this.#rooms.has(name))], ['join', names.filter((name) => this.#rooms.has(name))],
+    ])) {
+      for (let i = 0; i < all.length; i += this.#most) {
+        const some = all.slice(i, i + this.#most)
+        if (++frames > framesAtOnce) {
+          for (const name of some) this.#waiting.add(name)
+          continue
+        }
+        const id = `j${++this.#asked}`
+        this.#moves.set(id, { event, names: some })
+        this.#say(event, { rooms: some.map((room) => {
+          const since = this.#rooms.get(room)?.position
+          return since ? { room, since } : room
+        }) }, id)
+      }
     }
+    if (this.#waiting.size && this.#later === undefined) this.#wait(1_000)
   }
 
-  /** Joins a room again after a while. @param {string} name */
-  #joinLater(name) {
-    const room = this.#rooms.get(name)
-    if (!room) return
-    clearTimeout(room.later)
-    room.later = setTimeout(() => {
-      room.later = undefined
-      if (this.#ready && this.#rooms.get(name) === room) this.#join([name])
-    }, rejoinEvery * (0.8 + 0.4 * this.#options.random()))
-  }
-
-  /** A join was refused as a whole. @param {string[]} names @param {string} code */
-  #refused(names, code) {
+  /** A join or a leave was refused as a whole. @param {{event: string, names: string[]}} move @param {string} code */
+  #refused({ event, names }, code) {
     if (code === 'too_many_rooms' && names.length > 1) { // for this node
-      const half = names.length >> 1
-      this.#join(names.slice(0, half))
-      return this.#join(names.slice(half))
-    }
-    const passes = ['busy', 'rate_limited', 'unavailable'].includes(code)
-    for (const name of names) passes ? this.#joinLater(name) : this.#denied({ room: name, code })
+      this.#most = Math.min(this.#most, names.length >> 1)
+      for (const name of names) this.#move(name)
+    } else if (passes(code)) for (const name of names) this.#moveLater(name)
+    else if (event === 'join') for (const name of names) this.#denied({ room: name, code })
+    this.#settle()
+  }
+
+  /** Every join is answered: the page is told, but not while the node has lost Redis. */
+  #settle() {
+    for (const { event } of this.#moves.values()) if (event === 'join') return
+    if (this.#told !== 'degraded') this.#tell('connected')
   }
 
   /** @param {Frame} frame */
@@ -261,29 +296,36 @@ export class Client {
         this.#ready = true
         this.#opened = Date.now()
         this.#renew(data.expires)
-        return this.#join([...this.#rooms.keys()])
+        this.#waiting.clear()
+        this.#later = undefined
+        this.#refusals = 0
+        this.#changed = new Set(this.#rooms.keys())
+        return this.#flush()
       case 'refreshed': return this.#renew(data.expires)
       case 'joined': {
         const asked = frame.id !== undefined // else the rooms that one is in anyway: if they matter here they are asked for, with a position
         if (asked) for (const r of data.rooms) this.#joined(r)
         for (const d of data.denied) if (asked || d.code === 'unavailable') this.#denied(d)
+        if (asked && data.rooms.length) this.#refusals = 0
         if (!data.done) return
-        this.#joins.delete(frame.id ?? '')
-        return this.#joins.size === 0 && this.#told !== 'degraded' && this.#tell('connected')
+        this.#moves.delete(frame.id ?? '')
+        return this.#settle()
       }
       case 'resync': return this.#lost(data.room, data.position, data.reason, data.after)
       case 'skip': return this.#advance(data.room, data.position, () => {})
       case 'room.access.revoked': return this.#revoked(data.room)
-      case 'left': return frame.id === undefined && data.rooms.forEach((/** @type {string} */ r) => this.#left(r))
+      case 'left': return frame.id === undefined ? data.rooms.forEach((/** @type {string} */ r) => this.#left(r)) : this.#moves.delete(frame.id)
       case 'ack': case 'error': {
-        const { id = '' } = frame, names = this.#joins.get(id)
-        if (!names) return this.#answered(id, data ?? null)
-        this.#joins.delete(id)
-        this.#refused(names, data.code)
-        return this.#joins.size === 0 && this.#told !== 'degraded' && this.#tell('connected')
+        const { id = '' } = frame, move = this.#moves.get(id)
+        if (!move) return this.#answered(id, data ?? null)
+        this.#moves.delete(id)
+        return this.#refused(move, data.code)
       }
       case 'degraded': return this.#tell('degraded')
-      case 'restored': return this.#tell('connected')
+      case 'restored':
+        if (this.#told !== 'degraded') return
+        this.#told = ''
+        return this.#settle()
       case 'auth.revoked': case 'presence': case 'reconnect': return
     }
     if (frame.room === undefined) return this.#options.event(frame) // for this client alone
@@ -311,14 +353,14 @@ export class Client {
   #denied({ room: name, code }) {
     const room = this.#rooms.get(name)
     if (code === 'superseded') return // it has left since, and may have come again
-    if (code === 'unavailable') return this.#joinLater(name) // the application does not say: it is asked again
+    if (passes(code)) return this.#moveLater(name) // or the application does not say
     if (code !== 'bad_position' || !room?.position) return this.#call(() => room?.handlers.denied?.(code))
     room.position = ''
-    this.#join([name])
+    this.#move(name)
   }
 
   /** The node has taken the client out of a room. @param {string} name */
-  #left(name) { if (!this.#rooms.get(name)?.later) this.#revoked(name) }
+  #left(name) { if (!this.#waiting.has(name)) this.#revoked(name) }
 
   /** @param {string} [id] of one answer; all that wait get none without it @param {any} [data] */
   #answered(id, data = away) {
@@ -353,7 +395,7 @@ export class Client {
       this.#keep(name, room, position) // after it was applied: who crashes in between gets it again
     } else if (!(ahead <= 0) && Date.now() >= room.rejoinAt) {
       room.rejoinAt = Date.now() + rejoinEvery * (0.8 + 0.4 * this.#options.random())
-      this.#join([name])
+      this.#move(name)
     }
   }
 

@@ -73,12 +73,14 @@ test('a gap: it joins again from where it is, not more than once in a while', as
   socket.sent.length = 0
   socket.say(event(3))
   socket.say(event(4))
+  await turn()
   const again = { event: 'join', data: { rooms: [{ room: 'orders', since: `abcdefgh.1.${tag}` }] } }
   assert.deepEqual(plain(socket.sent), [again])
   socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [{ room: 'orders', position: `abcdefgh.1.${tag}`, recovered: true, replayed: 3 }], denied: [], done: true } })
   for (const n of [2, 3, 4]) socket.say(event(n))
   t.mock.timers.tick(6_000)
   socket.say(event(9))
+  await turn()
   assert.deepEqual(socket.sent.length, 2)
   assert.deepEqual(got.filter(Number), [1, 2, 3, 4])
 })
@@ -137,6 +139,7 @@ test('denied: a position that cannot be read is forgotten, anything else is told
   const { id } = join(socket)
   socket.sent.length = 0
   socket.say({ event: 'joined', id, data: { rooms: [], denied: [{ room: 'orders', code: 'bad_position' }, { room: 'mine', code: 'forbidden' }], done: true } })
+  await turn()
   assert.deepEqual(plain(socket.sent), [{ event: 'join', data: { rooms: ['orders'] } }])
   socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [{ room: 'orders', position: `abcdefgh.9.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
   assert.deepEqual(got, ['forbidden', `fresh abcdefgh.9.${tag}`])
@@ -213,32 +216,139 @@ test('an application that does not say is asked again', async (t) => {
   socket.say({ event: 'joined', id: join(socket).id, data: { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true } })
   socket.say({ event: 'left', data: { rooms: ['other'] } }) // as it is at a refresh
   t.mock.timers.tick(6_000)
+  await turn()
   assert.deepEqual(plain(socket.sent.slice(before)), [{ event: 'join', data: { rooms: ['other'] } }])
   assert.deepEqual(got, [])
 })
 
-test('joins of one turn go together, a hundred at a time; what is refused is split, tried again, or told', async (t) => {
-  const { client, socket, got } = await joined(t, 0)
+/** What moves between rooms the node is asked for. @param {Socket} socket */
+const moves = (socket) => socket.sent.filter((f) => f.event === 'join' || f.event === 'leave')
+
+test('moves of one turn go together, a hundred names at a time', async (t) => {
+  const { client, socket } = await joined(t, 0)
   socket.sent.length = 0
-  for (let i = 0; i < 250; i++) client.join(`r${i}`, { event: () => {}, denied: (code) => got.push(`r${i} ${code}`) })
+  const names = Array.from({ length: 250 }, (_, i) => `r${i}`)
+  for (const name of names) client.join(name, { event: () => {} })
   client.leave('r249')
+  client.leave('orders')
+  client.join('orders', { event: () => {} })
+  assert.throws(() => client.join(/** @type {any} */ (undefined), { event: () => {} }), TypeError)
   await turn()
-  const joins = () => socket.sent.filter((f) => f.event === 'join')
-  const names = () => joins().map((f) => f.data.rooms.length)
-  assert.deepEqual(names(), [100, 100, 49])
-  const [first, second, third] = joins()
+  assert.deepEqual(moves(socket).map((f) => [f.event, f.data.rooms.length]), [['leave', 1], ['join', 100], ['join', 100], ['join', 50]])
   socket.sent.length = 0
-  socket.say({ event: 'error', id: first.id, data: { code: 'too_many_rooms' } })
-  assert.deepEqual(names(), [50, 50])
-  assert.deepEqual(joins().flatMap((f) => f.data.rooms), first.data.rooms)
-  for (const code of ['busy', 'rate_limited', 'unavailable']) {
+  for (const name of names) client.leave(name)
+  await turn()
+  assert.deepEqual(moves(socket).map((f) => [f.event, f.data.rooms.length]), [['leave', 100], ['leave', 100], ['leave', 50]])
+})
+
+test('a move that is refused is split, tried again, or told; of what the page still wants', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  const names = Array.from({ length: 80 }, (_, i) => `r${i}`)
+  for (const name of names) client.join(name, { event: () => {}, denied: (code) => got.push(`${name} ${code}`) })
+  await turn()
+  let [last] = moves(socket).slice(-1)
+  const refuse = async (/** @type {string} */ code, wait = 0) => {
     socket.sent.length = 0
-    socket.say({ event: 'error', id: second.id, data: { code } })
-    t.mock.timers.tick(6_000)
-    assert.equal(joins().length, code === 'busy' ? 100 : 0) // it was answered
+    socket.say({ event: 'error', id: last.id, data: { code } })
+    t.mock.timers.tick(wait)
+    await turn()
+    last = moves(socket).at(-1)
+    return moves(socket).map((f) => `${f.event} ${f.data.rooms.length}`)
   }
-  socket.say({ event: 'error', id: third.id, data: { code: 'bad_request' } })
-  assert.deepEqual(got, third.data.rooms.map((/** @type {string} */ room) => `${room} bad_request`))
+  client.leave('r0')
+  await turn()
+  assert.deepEqual(await refuse('too_many_rooms'), ['leave 1', 'join 40', 'join 39'])
+  for (const [code, wait] of /** @type {[string, number][]} */ ([['busy', 5_000], ['rate_limited', 10_000], ['unavailable', 20_000]])) {
+    assert.deepEqual(await refuse(code, wait - 1), [])
+    t.mock.timers.tick(1)
+    await turn()
+    assert.deepEqual(moves(socket).map((f) => `${f.event} ${f.data.rooms.length}`), ['join 39'])
+    last = moves(socket).at(-1)
+  }
+  assert.deepEqual(got, [])
+  assert.deepEqual(await refuse('bad_request'), [])
+  assert.deepEqual(got, names.slice(41).map((name) => `${name} bad_request`))
+  client.leave('orders')
+  await turn()
+  last = moves(socket).at(-1)
+  assert.deepEqual(await refuse('busy', 60_000), ['leave 1'])
+})
+
+test('a node of small limits: eight frames in a second', async (t) => {
+  const { client, socket } = await joined(t, 0)
+  const names = Array.from({ length: 20 }, (_, i) => `r${i}`), entered = new Set()
+  socket.sent.length = 0
+  for (const name of names) client.join(name, { event: () => {} })
+  for (let second = 0; second < 6 && entered.size < names.length; second++) {
+    await turn()
+    assert.ok(moves(socket).length <= 8)
+    for (let some = moves(socket); some.length > 0; some = moves(socket)) {
+      socket.sent.length = 0
+      for (const { id, data: { rooms: [name, more] } } of some) {
+        if (more !== undefined) socket.say({ event: 'error', id, data: { code: 'too_many_rooms' } })
+        else socket.say({ event: 'joined', id, data: { rooms: [{ room: name, position: `abcdefgh.0.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+        if (more === undefined) entered.add(name)
+      }
+      await turn()
+      assert.ok(moves(socket).length <= 8)
+    }
+    t.mock.timers.tick(1_000)
+  }
+  assert.deepEqual([...entered].sort(), names.sort())
+})
+
+test('what waits for another try is over with the connection, and the wait with a success', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  client.join('other', { event: () => {}, denied: (code) => got.push(code) })
+  await turn()
+  const unavailable = { rooms: [], denied: [{ room: 'other', code: 'unavailable' }], done: true }
+  socket.say({ event: 'joined', id: join(socket).id, data: unavailable })
+  socket.end(1006)
+  t.mock.timers.tick(1_000)
+  const next = await connected('c2')
+  next.say({ event: 'joined', data: { rooms: [], denied: [{ room: 'other', code: 'forbidden' }], done: true } }) // nobody has asked
+  next.say({ event: 'joined', id: join(next).id, data: { rooms: [{ room: 'other', position: `abcdefgh.0.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  next.sent.length = 0
+  t.mock.timers.tick(60_000)
+  await turn()
+  assert.deepEqual([moves(next), got.filter((x) => x === 'forbidden')], [[], []])
+  for (const wait of [5_000, 10_000, 5_000]) {
+    client.join('again', { event: () => {} })
+    await turn()
+    next.say({ event: 'joined', id: join(next).id, data: { rooms: [], denied: [{ room: 'again', code: 'unavailable' }], done: true } })
+    next.sent.length = 0
+    t.mock.timers.tick(wait - 1)
+    await turn()
+    assert.deepEqual(moves(next), [])
+    t.mock.timers.tick(1)
+    await turn()
+    assert.equal(moves(next).length, 1)
+    if (wait === 10_000) next.say({ event: 'joined', id: join(next).id, data: { rooms: [{ room: 'again', position: `abcdefgh.0.${tag}`, recovered: false, reason: 'fresh' }], denied: [], done: true } })
+  }
+})
+
+test('connected: when every join is answered, and not while the node has lost Redis', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  const say = (/** @type {Socket} */ to, /** @type {string} */ event) => to.say({ event, data: {} })
+  const answer = (/** @type {Socket} */ to, { id } = join(to)) => to.say({ event: 'joined', id, data: { rooms: [], denied: [], done: true } })
+  say(socket, 'restored')
+  say(socket, 'degraded')
+  client.join('other', { event: () => {} })
+  await turn()
+  answer(socket)
+  assert.deepEqual(got, ['degraded'])
+  say(socket, 'restored')
+  assert.deepEqual(got, ['degraded', 'connected'])
+  client.join('another', { event: () => {} })
+  await turn()
+  socket.end(1006) // with a join that is not answered
+  t.mock.timers.tick(1_000)
+  const next = await connected('c2')
+  say(next, 'degraded')
+  say(next, 'restored')
+  assert.deepEqual(got.slice(2), ['reconnecting', 'degraded'])
+  answer(next)
+  assert.deepEqual(got.slice(2), ['reconnecting', 'degraded', 'connected'])
 })
 
 test('a page that leaves and comes again is not told of the join in between, and its faults stay in their room', async (t) => {
