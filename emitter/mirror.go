@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/signal-team/signal/proto"
 )
@@ -30,24 +29,34 @@ const (
 
 // A mirroring is whether this emitter mirrors.
 type mirroring struct {
-	looks singleflight.Group
-
 	mu   sync.Mutex
-	on   bool      // guarded by mu
-	err  error     // guarded by mu: why the last look saw nothing
-	next time.Time // guarded by mu: when it is looked
+	on   bool          // guarded by mu
+	err  error         // guarded by mu: why the last look saw nothing
+	next time.Time     // guarded by mu: when it is looked
+	over chan struct{} // guarded by mu: closed when the look that is under way is over; nil if none is
 }
 
-func (m *mirroring) due(now time.Time) bool {
+// due returns the look to wait for, and whether it is the caller's to do; nil if what is known will do.
+func (m *mirroring) due(now time.Time) (over <-chan struct{}, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !now.Before(m.next)
+	if now.Before(m.next) {
+		return nil, false
+	}
+	if m.over == nil {
+		m.over, mine = make(chan struct{}), true
+	}
+	return m.over, mine
 }
 
 // learn takes what is written down, or why that could not be seen: then all is as before.
 func (m *mirroring) learn(word string, err error, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.over != nil {
+		close(m.over)
+		m.over = nil
+	}
 	if m.err = err; err != nil {
 		m.next = now.Add(mirrorAgain)
 		return
@@ -74,22 +83,24 @@ func (e *Emitter) mirrors(ctx context.Context) (on bool, err error) {
 	if e.at.Mirror {
 		return true, nil
 	}
-	if e.mirroring.due(time.Now()) {
+	switch over, mine := e.mirroring.due(time.Now()); {
+	case mine:
+		e.lookMirror()
+	case over != nil:
 		select {
-		case <-e.mirroring.looks.DoChan("", e.lookMirror):
+		case <-over:
 		case <-ctx.Done():
 		}
 	}
 	return e.mirroring.is()
 }
 
-// lookMirror is one look, for all senders that ask meanwhile.
-func (e *Emitter) lookMirror() (any, error) {
+// lookMirror is one look, for all senders that ask meanwhile: it does not end with one of them.
+func (e *Emitter) lookMirror() {
 	ctx, cancel := context.WithTimeout(e.ctx, mirrorLook)
 	defer cancel()
 	word, err := e.mirrorWord(ctx)
 	e.mirroring.learn(word, err, time.Now())
-	return nil, nil
 }
 
 // mirrorWord is what is written down, or nothing.

@@ -239,7 +239,7 @@ export class Client {
 
   /** @param {number} wait milliseconds, until what waits is tried */
   #wait(wait) {
-    this.#later = setTimeout(() => {
+    if (!this.#closed) this.#later = setTimeout(() => {
       this.#later = undefined
       for (const name of this.#waiting) this.#move(name)
     }, wait)
