@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
@@ -182,12 +181,18 @@ func TestMirrorIsForAll(t *testing.T) {
 	if err := errors.Join(rdb.FlushAll(t.Context()).Err(), open(t, srv.Settings()).Check(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	for began := time.Now(); time.Since(began) < 6*time.Second; { // it looks in between
+	looks := func() (n int) {
+		_, calls, _ := strings.Cut(rdb.Info(t.Context(), "commandstats").Val(), "cmdstat_hget:calls=")
+		_, _ = fmt.Sscan(calls, &n)
+		return n
+	}
+	before := looks()
+	redistest.Wait(t, func() bool {
 		if !mirrors(early) {
 			t.Fatal("a Redis that has lost what was written ends it")
 		}
-		time.Sleep(10 * time.Millisecond) // the pace
-	}
+		return looks() > before
+	}, "it to look again")
 	if err := rdb.HSet(t.Context(), "sg:{$ctl}:cfg", "mirror", "off").Err(); err != nil {
 		t.Fatal(err)
 	}

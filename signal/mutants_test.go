@@ -131,6 +131,12 @@ var mutants = []mutant{
 	{name: "the original does not hear who is left out", edits: []edit{
 		{"proto/ignis.go", "for i, c := range m.Except {", "for i, c := range m.Except[:0] {"},
 	}, in: "./emitter", run: "TestMirror$"},
+	{name: "who runs already does not mirror", edits: []edit{
+		{"emitter/mirror.go", "m.next = now.Add(mirrorEvery)", "m.next = now.Add(10 * time.Minute)"},
+	}, in: "./emitter", run: "TestMirrorIsForAll"},
+	{name: "a Redis that has lost everything ends the mirror", edits: []edit{
+		{"emitter/mirror.go", "case mirrorOff:", `case mirrorOff, "":`},
+	}, in: "./emitter", run: "TestMirrorIsForAll"},
 	{name: "whoever names a connection has come back to it", edits: []edit{
 		{"signal/hook/outbox.go", "return is && back.user == n.User", "_ = back\n\treturn is"},
 	}, in: "./signal/hook", run: "TestOutboxComesBack"},
