@@ -61,9 +61,10 @@ var mutants = []mutant{
 		{"signal/hub/shard.go", "if a.member.gone.Load() {", "if false {"},
 	}},
 	{name: "the note of news is cleared outside the lock", edits: []edit{
+		{"signal/hub/local.go", "\t\"math/bits\"\n", "\t\"math/bits\"\n\t\"runtime\"\n"},
 		{"signal/hub/local.go", "\tdefer l.mu.Unlock()\n\tl.noted &^= 1 << i\n\tentries, from", "\tentries, from"},
 		{"signal/hub/local.go", "return entries, from, from+room.Cursor(len(entries)) < l.room.Head()",
-			"more = from+room.Cursor(len(entries)) < l.room.Head()\n\tl.mu.Unlock()\n\tfor range 1000 {\n\t}\n\tl.mu.Lock()\n\tdefer l.mu.Unlock()\n\tl.noted &^= 1 << i\n\treturn entries, from, more"},
+			"more = from+room.Cursor(len(entries)) < l.room.Head()\n\tl.mu.Unlock()\n\tfor range 1000 {\n\t\truntime.Gosched()\n\t}\n\tl.mu.Lock()\n\tdefer l.mu.Unlock()\n\tl.noted &^= 1 << i\n\treturn entries, from, more"},
 	}},
 	{name: "the shard's cursor moves when the pass begins, and members catch up with it", edits: []edit{
 		{"signal/hub/pass.go", "\tp.pass = pass\n\treturn true", "\tp.pass = pass\n\tp.at, p.position = pass.to(), after(pass.before, pass.batch.Entries)\n\treturn true"},
