@@ -553,3 +553,42 @@ func TestReceivers(t *testing.T) {
 		})
 	}
 }
+
+// TestDoctorOfHooks: the doctor finds addresses of the application's where nobody is, that redirect, or
+// whose proxy has lost it, and says of an address its host alone.
+func TestDoctorOfHooks(t *testing.T) {
+	t.Parallel()
+	const secretWord = "behind-the-host"
+	srv := redistest.Start(t)
+	answering := func(status int) *httptest.Server {
+		app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodHead {
+				t.Errorf("the doctor asks by %s", r.Method)
+			}
+			w.Header().Set("Location", "https://elsewhere.example/?of=redirect")
+			w.WriteHeader(status)
+		}))
+		t.Cleanup(app.Close)
+		return app
+	}
+	well, moved, lost, gone := answering(http.StatusMethodNotAllowed), answering(http.StatusMovedPermanently), answering(http.StatusBadGateway), answering(http.StatusOK)
+	gone.Close()
+	env := []string{"APP_ENV_SIGNAL_JWT_SECRET=" + secret, "APP_ENV_SIGNAL_HOOK_SECRET=" + hookSecret,
+		"APP_ENV_SIGNAL_ROOMS_URL=" + well.URL + "/?key=" + secretWord, "APP_ENV_SIGNAL_MESSAGE_URL=" + moved.URL + "/" + secretWord,
+		"APP_ENV_SIGNAL_NOTICES_URL=" + lost.URL + "/?key=" + secretWord, "APP_ENV_SIGNAL_ACCESS_URL=" + gone.URL + "/?key=" + secretWord}
+	out, _ := command(t, append(reaching(srv.Settings()), env...), "doctor", "--listen", "1ms").CombinedOutput()
+	host := func(app *httptest.Server) string { return app.Listener.Addr().String() }
+	for _, want := range []string{
+		"ok       APP_ENV_SIGNAL_ROOMS_URL (" + host(well) + ") is there",
+		"FINDING  APP_ENV_SIGNAL_MESSAGE_URL (" + host(moved) + ") answers 301",
+		"FINDING  APP_ENV_SIGNAL_NOTICES_URL (" + host(lost) + ") answers 502",
+		"FINDING  APP_ENV_SIGNAL_ACCESS_URL (" + host(gone) + ") does not answer",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the doctor says\n%s, want %q in it", out, want)
+		}
+	}
+	if strings.Contains(string(out), secretWord) || strings.Contains(string(out), "elsewhere") {
+		t.Errorf("the doctor says what is behind a host:\n%s", out)
+	}
+}

@@ -92,8 +92,10 @@ func (d *diagnosis) examine(ctx context.Context) {
 		d.finds("correct its name, or remove it", "%s", w)
 	}
 	if ofNode() {
-		if _, err := load(); err != nil {
+		if cfg, err := load(); err != nil {
 			d.finds("set what a node has", "%v", err)
+		} else {
+			d.hooks(ctx, cfg)
 		}
 	}
 	e := emitter.New(d.at)
