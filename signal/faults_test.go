@@ -77,7 +77,7 @@ var faults = []fault{
 		other := srv.Elsewhere() // before the nodes are back, other events take the numbers of those that are lost
 		e := emitter.New(other.Settings())
 		defer e.Close()
-		for range 50 {
+		for range 150 { // more than were lost, and not more than a log has
 			for _, room := range s.rooms {
 				s.send(e, sending{proto.EventID(fmt.Sprint("e", s.ids.Add(1))), room})
 			}

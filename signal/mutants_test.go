@@ -113,7 +113,7 @@ var mutants = []mutant{
 	}, run: "TestSigned$"},
 	{name: "who has said Close gets what waits, although revoked", edits: []edit{
 		{"signal/transport/conn.go", "if dropped := c.dropAlone(); c.code != 0 && !dropped {", "if c.code != 0 || c.dropAlone() && false {"},
-	}, run: "TestDismissed"},
+	}, in: "./signal/transport", run: "TestDismissed"},
 	{name: "any page may use a cookie", edits: []edit{
 		{"signal/api/realtime.go", "if len(origin) != 1 || ", "if false && len(origin) != 1 && "},
 	}, run: "TestTokenExchange"},

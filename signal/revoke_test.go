@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -370,52 +368,6 @@ func TestOldRevocationsAreForgotten(t *testing.T) {
 		defer c.Cut()
 		return c.Login(bearing(t, "u1", later)) == nil
 	}, "a token of later to be good")
-}
-
-// TestDismissed: what waits for a client is not written when it is revoked, also when it has said
-// Close before.
-func TestDismissed(t *testing.T) {
-	srv := redistest.Start(t)
-	n := run(t, settings(srv.Settings()))
-	for _, closes := range []bool{false, true} {
-		user := fmt.Sprint("u-", closes)
-		status, s, err := knock(t.Context(), "127.0.0.1", n.addr(), "Authorization: Bearer "+token(t, user, proto.Grants{"*"}, nil)+"\r\n")
-		if err != nil || status != http.StatusSwitchingProtocols {
-			t.Fatal(status, err)
-		}
-		_ = s.(*net.TCPConn).SetReadBuffer(64 << 10)
-		var got bytes.Buffer
-		for !bytes.Contains(got.Bytes(), []byte(`"done":true`)) {
-			var p [512]byte
-			k, err := s.Read(p[:])
-			if err != nil {
-				t.Fatal(err)
-			}
-			got.Write(p[:k])
-		}
-		client := proto.ClientID(regexp.MustCompile(`"id":"([^"]+)"`).FindSubmatch(got.Bytes())[1])
-		sent := 0
-		for ; ; sent++ { // until a megabyte waits beside what the sockets hold
-			if _, err := n.SendToClient(t.Context(), client, "m", strings.Repeat("x", 1_000)); err != nil {
-				break
-			}
-		}
-		if closes {
-			_, _ = s.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8})
-			redistest.Wait(t, func() bool { _, err := n.SendToUser(t.Context(), proto.UserID(user), "m", 1); return err == nil }, "the Close to be read")
-		}
-		if err := n.Revoke(t.Context(), proto.Revocation{User: proto.UserID(user)}); err != nil {
-			t.Fatal(err)
-		}
-		redistest.Wait(t, func() bool {
-			return n.metric(t, "signal_revocations") == map[bool]string{false: "1", true: "2"}[closes]
-		}, "the node to know")
-		_, _ = got.ReadFrom(s)
-		_ = s.Close()
-		if read := bytes.Count(got.Bytes(), []byte(`"event":"m"`)); read > sent-700 || read == 0 {
-			t.Errorf("it says Close first: %t; %d events were sent, %d of them read after the revocation: want those that waited, 900 and more, dropped", closes, sent, read)
-		}
-	}
 }
 
 // TestRoomsInTurn: who enters and leaves rooms without end is held up, since each is listened to for

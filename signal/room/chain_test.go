@@ -202,6 +202,40 @@ func TestDroppedWhileReading(t *testing.T) {
 	})
 }
 
+// TestBehindAResync: who is behind a resync goes on with it, or is told of it once it is gone, and what
+// Redis has lost before it is not missed.
+func TestBehindAResync(t *testing.T) {
+	h := newHistory()
+	settle := func() {
+		for since, wanted := h.r.Read(); wanted; since, wanted = h.r.Read() {
+			h.r.Replied(since, h.Chain.Read(since))
+		}
+	}
+	settle()
+	behind := room.Reader{Cursor: h.r.Head(), At: h.r.At()}
+	for range 4 {
+		h.hear(h.publish())
+	}
+	h.Rewind(2)
+	h.r.Doubt()
+	settle()
+	h.r.Forget(behind.Cursor + 2)
+	to, lost, missed := h.r.Seek(behind)
+	if lost != "" || missed != 0 || to.InLog {
+		t.Fatalf("it goes on at %+v, lost %q, missed %d", to, lost, missed)
+	}
+	if next, _ := h.r.From(nil, to.Cursor, h.r.Head(), math.MaxInt); len(next) == 0 || next[0].Resync != proto.Rewound {
+		t.Errorf("next come %+v, want the resync", next)
+	}
+	h.r.Forget(h.r.Head())
+	for _, inLog := range []bool{false, true} {
+		behind.InLog = inLog
+		if to, lost, missed := h.r.Seek(behind); lost != proto.Rewound || missed != 0 || to.InLog || to.At != h.Top() {
+			t.Errorf("in the log %t: it goes on at %+v, lost %q, missed %d", inLog, to, lost, missed)
+		}
+	}
+}
+
 // TestChain: whatever arrives, is lost, comes twice or late, and whatever Redis forgets, a
 // reader gets the chain event by event or is told; what was received is there after the reads
 // that the room wants, and with one look at Redis the room is where Redis is.

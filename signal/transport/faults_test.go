@@ -529,6 +529,36 @@ func TestDismissWhileWriting(t *testing.T) {
 	})
 }
 
+// TestDismissed: what waits for a client is not written when it is revoked, also when it has said
+// Close before.
+func TestDismissed(t *testing.T) {
+	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
+		for _, closes := range []bool{false, true} {
+			s := serve(nil)
+			c := s.login(t)
+			tcp, plain := c.Conn.(*net.TCPConn)
+			if !plain {
+				return // what the flusher has taken for TLS is not to be told from what waits
+			}
+			_ = tcp.SetReadBuffer(64 << 10) // which does not grow then
+			event := proto.Event{Event: "m", EventID: "x", Data: []byte(`"` + strings.Repeat("x", 1_000) + `"`)}
+			sent := 0
+			for s.hub.SendToClient(c.id, event) { // until a megabyte waits beside what the sockets hold
+				sent++
+			}
+			if closes {
+				_, _ = c.Write(frame(0x88, "\x03\xe8"))
+				redistest.Wait(t, func() bool { return s.Ending() == 1 }, "the Close to be read")
+			}
+			s.Revoke([]proto.Revocation{{User: "u1", At: 1 << 60}})
+			got, _ := io.ReadAll(c.r)
+			if read := bytes.Count(got, []byte(`"event":"m"`)); read > sent-500 || read == 0 {
+				t.Errorf("it says Close first: %t; %d events were sent, %d of them read after the revocation: want those that waited, 900 and more, dropped", closes, sent, read)
+			}
+		}
+	})
+}
+
 // TestHandshakeWithoutTrust: a token that comes with the handshake waits, like frames, until it is
 // known who is revoked.
 func TestHandshakeWithoutTrust(t *testing.T) {
