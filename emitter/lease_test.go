@@ -38,7 +38,7 @@ func TestLease(t *testing.T) {
 				}
 			}
 			lease(a, time.Minute, 1, a)
-			lease(b, 10*time.Millisecond, 2, a, b)
+			lease(b, 2*time.Second, 2, a, b)
 			lease(a, time.Minute, 1, a, b)
 			redistest.Wait(t, func() bool { n, _ := e.Ping(t.Context()); return n == 1 }, "the short lease to end")
 			lease(b, time.Minute, 3, a, b)

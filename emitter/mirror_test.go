@@ -191,7 +191,7 @@ func TestMirrorIsForAll(t *testing.T) {
 		if !mirrors(early) {
 			t.Fatal("a Redis that has lost what was written ends it")
 		}
-		return looks() > before
+		return looks() > before+1 // of one look the answer may come too late
 	}, "it to look again")
 	if err := rdb.HSet(t.Context(), "sg:{$ctl}:cfg", "mirror", "off").Err(); err != nil {
 		t.Fatal(err)

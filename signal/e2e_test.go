@@ -487,6 +487,7 @@ func TestDoctorOfACluster(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t)
 	c.Configure("client-output-buffer-limit", "pubsub 64mb 32mb 30")
+	c.Configure("cluster-node-timeout", "2000") // as an operator should have it
 	startProcess(t, c)
 	examine := func(says ...string) (findings int) {
 		t.Helper()

@@ -241,6 +241,7 @@ var faults = []fault{
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "8 a master stands still", on: "cluster", breaks: func(s *scene) {
 		c := s.cluster()
+		defer c.FailsOver()()
 		for _, d := range lasting([]time.Duration{500 * time.Millisecond, 5 * time.Second}, time.Minute) { // its replica takes its place
 			master, began := c.Master(s.rooms[0]), s.history.Now()
 			pass(300 * time.Millisecond)
@@ -253,6 +254,7 @@ var faults = []fault{
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "7 messages between a cluster's servers are lost", on: "cluster", ways: emitter.Classic, breaks: func(s *scene) {
 		c := s.cluster()
+		defer c.FailsOver()()
 		began := s.history.Now()
 		i := slices.IndexFunc(c.Servers, func(srv *redistest.Server) bool {
 			return srv.Subscribed(s.redis.Settings().Layout().Channel(s.rooms[0])) > 0
@@ -346,8 +348,6 @@ var faults = []fault{
 		at := s.redis.Settings()
 		var deaf func()
 		if c, ok := s.redis.(*redistest.Cluster); ok { // whose clients go around a proxy
-			c.Configure("cluster-node-timeout", "10000")
-			defer c.Configure("cluster-node-timeout", redistest.NodeTimeout)
 			deaf = func() {
 				master := c.Master(s.rooms[0])
 				master.Pause()

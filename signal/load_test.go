@@ -33,6 +33,7 @@ func TestClusterUnderLoad(t *testing.T) {
 		undisturbed, after = 5 * time.Second, 5 * time.Second
 	)
 	c := redistest.StartCluster(t)
+	defer c.FailsOver()()
 	var nodes []string
 	for range 3 {
 		nodes = append(nodes, run(t, settings(c.Settings())).addr())

@@ -28,13 +28,15 @@ type Cluster struct {
 	Servers []*Server
 
 	fatal func(a ...any)
+	quick bool // a replica takes the place of a master that says nothing
 }
 
 const (
 	masters = 3
 	slots   = 16384
-	// NodeTimeout is when the others take a server of the cluster for dead, in milliseconds.
-	NodeTimeout = "1000"
+	timeout = "cluster-node-timeout" // when the others take a server for dead, in milliseconds:
+	quick   = "1000"                 // where a replica is to take a master's place
+	steady  = "15000"                // elsewhere, or a machine that stalls would have it do so
 )
 
 // StartCluster starts a cluster; args are added to the command line of each server. It skips
@@ -58,7 +60,7 @@ func startCluster(tb testing.TB, secure *tls.Config, args []string) *Cluster {
 	for range 2 * masters {
 		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
 		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), tls: secure, args: slices.Concat([]string{
-			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", NodeTimeout,
+			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--" + timeout, quick,
 			"--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
 		}, args)}
 		c.Servers = append(c.Servers, s)
@@ -87,6 +89,9 @@ func startCluster(tb testing.TB, secure *tls.Config, args []string) *Cluster {
 		c.do(s, "CLUSTER", "REPLICATE", id)
 	}
 	c.Settled()
+	if !slices.Contains(args, "--"+timeout) {
+		c.Configure(timeout, steady)
+	}
 	return c
 }
 
@@ -116,11 +121,26 @@ func (c *Cluster) Restart(args ...string) {
 	}
 	g.Wait()
 	c.Settled()
+	c.Configure(timeout, steady)
+}
+
+// FailsOver lets replicas take the place of a master that says nothing for a second, until
+// ended is called, unless it is within another one.
+func (c *Cluster) FailsOver() (ended func()) {
+	if c.quick {
+		return func() {}
+	}
+	c.quick = true
+	c.Configure(timeout, quick)
+	return func() {
+		c.quick = false
+		c.Configure(timeout, steady)
+	}
 }
 
 // Pause stops all servers: see Redis. They do not take each other for dead afterwards.
 func (c *Cluster) Pause() {
-	c.Configure("cluster-node-timeout", "600000")
+	c.Configure(timeout, "600000")
 	for _, s := range c.Servers {
 		s.Pause()
 	}
@@ -132,7 +152,7 @@ func (c *Cluster) Resume() {
 		s.Resume()
 	}
 	c.Settled()
-	c.Configure("cluster-node-timeout", NodeTimeout)
+	c.Configure(timeout, steady)
 }
 
 // Settled waits until all running servers agree that the cluster works, and each replica has
@@ -286,6 +306,7 @@ func (c *Cluster) promoted(m *Server) {
 
 // KillMaster kills a master and waits until its replica has taken its place.
 func (c *Cluster) KillMaster(m *Server) (replica *Server) {
+	defer c.FailsOver()()
 	replica = c.replica(m)
 	m.Kill()
 	c.promoted(replica)
@@ -355,10 +376,12 @@ func owns(words []string, slot int64) bool {
 	})
 }
 
-// Configure sets a value of the configuration of all servers.
+// Configure sets a value of the configuration of all running servers.
 func (c *Cluster) Configure(name, value string) {
 	for _, s := range c.Servers {
-		c.do(s, "CONFIG", "SET", name, value)
+		if s.running() {
+			c.do(s, "CONFIG", "SET", name, value)
+		}
 	}
 }
 
