@@ -37,7 +37,7 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 .PHONY: mutants
 mutants: ## break one rule after the other: the tests must see each
 	@scripts/need redis-server
-	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -v -run '^TestMutants$$' ./signal
+	@SIGNAL_TEST_MUTANTS=1 $(GO) test -count=1 -timeout 30m -v -run '^TestMutants$$' ./signal
 
 .PHONY: load
 load: ## break a cluster under RATE (5000) durable events a second; and the application under 10,000 of clients' own

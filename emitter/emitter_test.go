@@ -280,7 +280,7 @@ func TestElsewhere(t *testing.T) {
 		at := ours
 		c.at(&at)
 		e := open(t, at)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
 		err := e.Check(ctx)
 		if err == nil {
 			_, err = e.Ping(ctx)

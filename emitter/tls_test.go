@@ -43,7 +43,7 @@ func TestTLS(t *testing.T) {
 			"a certificate of another name": {&tls.Config{RootCAs: secure.RootCAs, Certificates: secure.Certificates, ServerName: "redis.example.com"}, emitter.ErrRefused, "redis.example.com"},
 		} {
 			at.TLS = c.tls
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			err := open(t, at).Check(ctx)
 			cancel()
 			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {

@@ -311,16 +311,25 @@ func TestReconnectsAskNobody(t *testing.T) {
 	cfg := settings(srv.Settings())
 	cfg.RoomsURL, cfg.HookSecret = app.URL, hookSecret
 	n := run(t, cfg)
+	var unsaid atomic.Int64 // the machine stood still for as long as the application has
 	all := func() {
 		var g sync.WaitGroup
 		next := atomic.Int64{}
 		for range 16 {
 			g.Go(func() {
 				for i := next.Add(1); i <= int64(users) && !t.Failed(); i = next.Add(1) {
-					c, _, err := wstest.Dial(t.Context(), n.addr(), nil)
-					if err == nil {
-						err = c.Login(token(t, fmt.Sprint("u", i), proto.Grants{}, proto.Grants{}), proto.Room(fmt.Sprint("shop:", i%100)))
-						c.Cut()
+					come := func() error {
+						c, _, err := wstest.Dial(t.Context(), n.addr(), nil)
+						if err != nil {
+							return err
+						}
+						defer c.Cut()
+						return c.Login(token(t, fmt.Sprint("u", i), proto.Grants{}, proto.Grants{}), proto.Room(fmt.Sprint("shop:", i%100)))
+					}
+					err := come()
+					for try := 0; err != nil && try < 3; try++ {
+						unsaid.Add(1)
+						err = come()
 					}
 					if err != nil {
 						t.Errorf("user %d: %v", i, err)
@@ -331,8 +340,8 @@ func TestReconnectsAskNobody(t *testing.T) {
 		g.Wait()
 	}
 	all()
-	if asked := app.asked.Load(); asked != int64(users) {
-		t.Errorf("%d users asked %d times at first", users, asked)
+	if asked := app.asked.Load(); asked < int64(users) || asked > int64(users)+unsaid.Load() {
+		t.Errorf("%d users asked %d times at first, %d times in vain", users, asked, unsaid.Load())
 	}
 	before := app.asked.Load()
 	began := time.Now()

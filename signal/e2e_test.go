@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -443,16 +444,11 @@ func TestCommands(t *testing.T) {
 		})
 	}
 	examine := func(args ...string) (findings int, said string) {
-		cmd := command(t, []string{redis, "APP_ENV_SIGNAL_JWT_SECRET=" + secret}, append([]string{"doctor"}, args...)...)
-		out, err := cmd.CombinedOutput()
-		if cmd.ProcessState == nil {
-			t.Fatal(err)
-		}
-		return cmd.ProcessState.ExitCode(), string(out)
+		return examined(t, []string{redis, "APP_ENV_SIGNAL_JWT_SECRET=" + secret}, args...)
 	}
 	before, said := examine()
-	if !strings.Contains(said, "no node listens") || !strings.Contains(said, "to Redis and back") || strings.Count(said, "FINDING") != before || strings.Count(said, "->") != before {
-		t.Errorf("the doctor's exit code is %d, and it says\n%s", before, said)
+	if !strings.Contains(said, "no node listens") || !strings.Contains(said, "to Redis and back") {
+		t.Errorf("the doctor says\n%s", said)
 	}
 	n := startProcess(t, srv)
 	rdb := srv.Client()
@@ -462,7 +458,7 @@ func TestCommands(t *testing.T) {
 	}
 	for tok, more := range map[string]int{"": -1, "eyJ": -1, token(t, "u1", proto.Grants{"*"}, nil): -2} { // the node, and the limit
 		if after, said := examine("--token", tok); after != before+more || !strings.Contains(said, "1 nodes live") || len(tok) < 4 && !strings.Contains(said, "would refuse the token") {
-			t.Errorf("the doctor's exit code is %d after %d, and it says\n%s", after, before, said)
+			t.Errorf("the doctor finds %d after %d, and says\n%s", after, before, said)
 		}
 	}
 	for _, args := range [][]string{{"health"}, {"health", "--ready"}} {
@@ -481,6 +477,24 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// examined is what the doctor finds, and says: but that an event took long, as it does when this machine
+// stands still, does not count.
+func examined(t *testing.T, env []string, args ...string) (findings int, said string) {
+	t.Helper()
+	cmd := command(t, env, append([]string{"doctor"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	said = string(out)
+	if n := cmd.ProcessState.ExitCode(); n != strings.Count(said, "FINDING") || n != strings.Count(said, "->") {
+		t.Errorf("the doctor's exit code is %d, and it says\n%s", n, said)
+	}
+	return strings.Count(said, "FINDING") - len(late.FindAllString(said, -1)), said
+}
+
+var late = regexp.MustCompile(`FINDING  \S+: an event takes`)
+
 // TestDoctorOfACluster: the doctor looks at all servers of a cluster, at what is wrong with them
 // together, and at the others while one does not answer.
 func TestDoctorOfACluster(t *testing.T) {
@@ -491,13 +505,13 @@ func TestDoctorOfACluster(t *testing.T) {
 	startProcess(t, c)
 	examine := func(says ...string) (findings int) {
 		t.Helper()
-		out, _ := command(t, reaching(c.Settings()), "doctor").CombinedOutput()
+		findings, said := examined(t, reaching(c.Settings()))
 		for _, s := range says {
-			if !strings.Contains(string(out), s) {
-				t.Errorf("the doctor says\n%s, want %q in it", out, s)
+			if !strings.Contains(said, s) {
+				t.Errorf("the doctor says\n%s, want %q in it", said, s)
 			}
 		}
-		return strings.Count(string(out), "FINDING")
+		return findings
 	}
 	well := examine("3 masters and 3 replicas are there", "1 nodes live") // this machine may have few files
 	control := c.Master(proto.Control)

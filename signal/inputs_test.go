@@ -490,7 +490,7 @@ func jsonInputs(t *testing.T) map[int]bool {
 		if v.code == "" && f.Event != "left" || v.code != "" && (f.Event != "error" || f.Error().Code != v.code) {
 			t.Errorf("%d. %.60s: %s %s, want %q", v.number, v.text, f.Event, f.Data, v.code)
 		}
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%d. %.60s: answered after %v", v.number, v.text, took)
 		}
 		p.text(`{"event":"leave","data":{"rooms":[]},"id":"still here"}`)
@@ -614,7 +614,7 @@ func rateInputs(t *testing.T) map[int]bool {
 	defer rdb.Close()
 	in.row(76, 79, 80, 81)
 	p := in.known(t, nil)
-	for range 140 {
+	for range 1000 {
 		p.text(`{"event":"heartbeat"}`)
 	}
 	p.ends(proto.CloseRate) // 79
@@ -761,7 +761,7 @@ func tokenInputs(t *testing.T) map[int]bool {
 			}
 			c.ExpectClose(t, proto.CloseAuthFailed)
 		}
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%d. %s: took %v", v.number, v.what, took)
 		}
 		c.Cut()
@@ -779,7 +779,7 @@ func tokenInputs(t *testing.T) map[int]bool {
 	c.Expect(t, "left")
 	// 105. a thousand refresh together at the last moment.
 	late := func(i int) string {
-		return in.token(t, fmt.Sprint("u105-", i), func(_ map[string]any, c jwt.MapClaims) { c["exp"] = time.Now().Add(-27 * time.Second).Unix() }, nil)
+		return in.token(t, fmt.Sprint("u105-", i), func(_ map[string]any, c jwt.MapClaims) { c["exp"] = time.Now().Add(-20 * time.Second).Unix() }, nil)
 	}
 	var g sync.WaitGroup
 	for w := range 20 {

@@ -173,7 +173,8 @@ func TestMutants(t *testing.T) {
 			}
 			cmd := exec.Command("go", args...)
 			cmd.Dir = root
-			cmd.Env = append(os.Environ(), "SIGNAL_TEST_MUTANTS=", "SIGNAL_SEEDS=40")
+			cmd.Env = append(os.Environ(), "SIGNAL_TEST_MUTANTS=", "SIGNAL_SEEDS=40",
+				"RAPID_SEED=1", "RAPID_CHECKS=300", "RAPID_SHRINKTIME=1s", "RAPID_NOFAILFILE=1") // the same search each time, whose finds are not for the next one
 			out, err := cmd.CombinedOutput()
 			switch failed := failure.FindSubmatch(out); {
 			case err == nil:

@@ -339,8 +339,9 @@ func TestRoomLimit(t *testing.T) {
 
 func TestAuthentication(t *testing.T) {
 	cfg := settings(redistest.Start(t).Settings())
-	cfg.AuthTimeout = 300 * time.Millisecond
 	n := run(t, cfg)
+	cfg.AuthTimeout = 300 * time.Millisecond
+	hasty := run(t, cfg)
 	now := time.Now()
 	for name, tok := range map[string]string{
 		"expired":  signed(t, secret, jwt.MapClaims{"sub": "u1", "aud": "signal", "exp": now.Add(-time.Minute).Unix()}),
@@ -359,12 +360,12 @@ func TestAuthentication(t *testing.T) {
 		})
 	}
 	t.Run("not authenticated", func(t *testing.T) {
-		c := wstest.Connect(t, n.addr())
+		c := wstest.Connect(t, hasty.addr())
 		c.Send("join", map[string]any{"rooms": []string{"orders"}}, "j")
 		if e := c.Expect(t, "error").Error(); e.Message != "Not authenticated" || e.Code != proto.CodeUnauthenticated || e.Ref != "j" {
 			t.Errorf("error %+v", e)
 		}
-		if _, err := n.Broadcast(t.Context(), "early", 1); err != nil { // nothing is delivered before
+		if _, err := hasty.Broadcast(t.Context(), "early", 1); err != nil { // nothing is delivered before
 			t.Fatal(err)
 		}
 		c.ExpectClose(t, proto.CloseAuthTimeout)

@@ -175,11 +175,7 @@ func TestRevocationIsKept(t *testing.T) {
 	if err := rdb.Do(t.Context(), "XADD", "sg:{$ctl}:revoked", "*", "r", `{"user":"u1"}`).Err(); err != nil { // nobody is told
 		t.Fatal(err)
 	}
-	began := time.Now()
 	expectRevoked(t, c, "")
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("that took %s", took)
-	}
 	if err := rdb.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -189,8 +189,13 @@ func (s *Server) Settings() emitter.Settings {
 	return emitter.Settings{Addrs: []string{s.Addr}, TLS: s.tls}
 }
 
-// Client is a plain client for looking at what is there. The caller closes it.
-func (s *Server) Client() *redis.Client { return redis.NewClient(s.Settings().Options(s.Addr)) }
+// Client is a plain client for looking at what is there, with more patience than a participant has.
+// The caller closes it.
+func (s *Server) Client() *redis.Client {
+	o := s.Settings().Options(s.Addr)
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = Patience, Patience, Patience
+	return redis.NewClient(o)
+}
 
 // Publishes counts: see Redis.
 func (s *Server) Publishes(tb testing.TB) (n func() int) {

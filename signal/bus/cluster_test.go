@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -198,7 +199,10 @@ func TestStaleConnection(t *testing.T) {
 	if took := time.Since(began); took > 12*time.Second {
 		t.Errorf("that took %s", took)
 	}
-	redistest.Wait(t, func() bool { return n.Ready() != nil }, "the node not to be ready")
+	redistest.Wait(t, func() bool {
+		err := n.Ready()
+		return err != nil && strings.Contains(err.Error(), "nothing of what is published comes")
+	}, "the node not to be ready, and to say why")
 	stale.Store(false)
 	n.await(t, "degraded false")
 	redistest.Wait(t, func() bool { return n.Ready() == nil }, "the node to be ready")

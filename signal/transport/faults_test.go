@@ -184,7 +184,7 @@ func TestPartialWrites(t *testing.T) {
 // pings or says something all the time; who reads slowly but steadily is not.
 func TestStalledReaders(t *testing.T) {
 	each(t, func(t *testing.T, serve func(func(*transport.Options)) *server) {
-		s := serve(func(o *transport.Options) { o.StuckAfter = 2 * time.Second })
+		s := serve(func(o *transport.Options) { o.StuckAfter = 3 * time.Second })
 		alone := func(t *testing.T) {
 			redistest.Wait(t, func() bool { return s.metric(t, "signal_connections") == 0 }, "the client before to be gone")
 		}
@@ -224,7 +224,7 @@ func TestStalledReaders(t *testing.T) {
 			}
 			fill()
 			// 1 MiB/s, and as much comes.
-			for began := time.Now(); time.Since(began) < 4*time.Second; {
+			for began := time.Now(); time.Since(began) < 5*time.Second; {
 				s.hub.Receive(proto.Broadcasts, numbered(0, 40<<10))
 				s.hub.Flush()
 				if _, err := io.CopyN(io.Discard, c.r, 40<<10); err != nil {

@@ -284,10 +284,10 @@ func TestHandshake(t *testing.T) {
 
 // TestHeartbeat: who answers pings lives, who does not is ended with 4002.
 func TestHeartbeat(t *testing.T) {
-	s := serve(t, func(o *transport.Options) { o.PingAfter, o.DeadAfter = 300*time.Millisecond, time.Second })
+	s := serve(t, func(o *transport.Options) { o.PingAfter, o.DeadAfter = 300*time.Millisecond, 3*time.Second })
 	c := s.open(t)
 	_, _ = c.Write(frame(0x81, `{"event":"authenticate","data":{"token":"u1"}}`))
-	for pings := 0; pings < 5; { // longer than DeadAfter
+	for pings := 0; pings < 12; { // longer than DeadAfter
 		if first, payload := c.next(t); first == 0x89 {
 			pings++
 			_, _ = c.Write(frame(0x8a, string(payload)))
