@@ -279,6 +279,7 @@ func (c *Cluster) replica(of *Server) (replica *Server) {
 // Failover makes a replica of the master take its place, as an operator does who wants to
 // restart it. It returns the new master when all agree.
 func (c *Cluster) Failover(of *Server) *Server {
+	defer c.FailsOver()() // for twice the timeout nobody votes for a replica of that master again
 	replica := c.replica(of)
 	var asked time.Time
 	if !Eventually(func() bool {
