@@ -45,7 +45,6 @@ func (e *embedded) Restart(...string) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.addr = l.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop, e.ended = stop, make(chan error, 1)
 	go func() { e.ended <- bus.RunEmbedded(ctx, l) }()
@@ -65,7 +64,7 @@ func (e *embedded) Kill() {
 // eachRedis are a real Redis, a real cluster and an embedded one.
 func eachRedis(t *testing.T) map[string]server {
 	t.Helper()
-	e := &embedded{t: t, addr: "127.0.0.1:0"}
+	e := &embedded{t: t, addr: redistest.FreeAddr(t)}
 	e.Restart()
 	t.Cleanup(e.Kill)
 	return map[string]server{"single": redistest.Start(t), "cluster": redistest.StartCluster(t), "embedded": e}

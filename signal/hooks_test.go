@@ -327,6 +327,7 @@ func TestHookFaults(t *testing.T) {
 			at := app.Listener.Addr().String()
 			if name == "down" {
 				_ = app.Listener.Close()
+				at = redistest.FreeAddr(t)
 			} else {
 				app.Start()
 			}
@@ -363,7 +364,7 @@ func TestHookFaults(t *testing.T) {
 			if name == "down" {
 				l, err := net.Listen("tcp", at)
 				if err != nil {
-					t.Skip("somebody else has its port now: ", err)
+					t.Fatal(err)
 				}
 				app.Listener = l
 				app.Start()
@@ -495,12 +496,8 @@ func TestReceivers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = l.Close()
-			cmd := exec.Command(command[0], append(command[1:], l.Addr().String())...)
+			addr := redistest.FreeAddr(t)
+			cmd := exec.Command(command[0], append(command[1:], addr)...)
 			cmd.Env = append(os.Environ(), "HOOK_SECRET="+hookSecret)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 			said, write, err := os.Pipe()
@@ -518,13 +515,13 @@ func TestReceivers(t *testing.T) {
 				_ = cmd.Wait()
 			})
 			redistest.Wait(t, func() bool {
-				c, err := net.Dial("tcp", l.Addr().String())
+				c, err := net.Dial("tcp", addr)
 				if err == nil {
 					_ = c.Close()
 				}
 				return err == nil
 			}, "it to listen")
-			at := "http://" + l.Addr().String()
+			at := "http://" + addr
 			cfg := settings(srv.Settings())
 			cfg.Auth, cfg.AuthURL, cfg.RoomsURL, cfg.MessageURL, cfg.NoticesURL, cfg.HookSecret = "ask", at+"/auth", at+"/rooms", at+"/message", at+"/notices", hookSecret
 			n := run(t, cfg)

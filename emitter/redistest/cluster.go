@@ -416,16 +416,21 @@ func (c *Cluster) Publishes(tb testing.TB) (n func() int) {
 // running says whether the server has not been killed.
 func (s *Server) running() bool { return s.cmd.ProcessState == nil }
 
-// ports below those that the system gives to connections, one of which could take a port
-// before the server does. Each is tried once: servers that start at the same time do not get
-// the same one.
+// ports below those that the system gives to connections: one of those could take a port before
+// the server does, or answer itself when it dials a port where nobody listens. Each is tried once:
+// servers that start at the same time do not get the same one.
 const firstPort, lastPort = 10_000, 32_000
 
 var nextPort atomic.Int64
 
 func init() { nextPort.Store(rand.Int64N(lastPort - firstPort)) } // other test binaries run beside this one
 
-// freeAddr is an address where nobody listens.
+// FreeAddr is an address where nobody listens, and no connection comes from.
+func FreeAddr(tb testing.TB) string {
+	tb.Helper()
+	return freeAddr(tb.Fatal)
+}
+
 func freeAddr(fatal func(a ...any)) string {
 	for range lastPort - firstPort {
 		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", firstPort+nextPort.Add(1)%(lastPort-firstPort)))
