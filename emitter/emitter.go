@@ -172,6 +172,7 @@ func (e *Emitter) Close() error {
 	}
 	err := e.rdb.Close()
 	e.running.Wait()
+	e.mirroring.close()
 	return err
 }
 

@@ -328,7 +328,24 @@ func TestControlAway(t *testing.T) {
 	for i := 0; c.Master(room) == control; i++ {
 		room = proto.Room(fmt.Sprint("r", i))
 	}
+	busy := open(t, c.Settings())
+	if _, err := busy.SendToRoom(t.Context(), room, "n", 0); err != nil {
+		t.Fatal(err)
+	}
 	control.Pause()
+	slow := 0
+	for began := time.Now(); time.Since(began) < 8*time.Second; <-time.After(10 * time.Millisecond) { // the pace of who sends all the time
+		sent := time.Now()
+		if _, err := busy.SendToRoom(t.Context(), room, "n", 1); err != nil {
+			t.Error(err)
+		}
+		if time.Since(sent) > 200*time.Millisecond {
+			slow++
+		}
+	}
+	if slow > 2 { // which this machine may be
+		t.Errorf("%d events waited for the master that is away", slow)
+	}
 	e := open(t, c.Settings())
 	for i := range 3 {
 		if _, err := e.SendToRoom(t.Context(), room, "n", i); err != nil {

@@ -20,33 +20,52 @@ import (
 // seconds (TestMirrorIsForAll), until somebody writes down that it is not: a Redis that has lost
 // what was written ends nothing.
 const (
-	mirrorEvery = 5 * time.Second        // it is looked whether to mirror
-	mirrorAgain = time.Second            // if that could not be seen
-	mirrorLook  = 250 * time.Millisecond // one look at most: senders wait for it
+	mirrorAhead = 2500 * time.Millisecond // after so long it is looked again whether to mirror,
+	mirrorEvery = 5 * time.Second         // and after so long senders wait for what is seen:
+	mirrorWait  = 250 * time.Millisecond  // at most so long, and not if the look before saw nothing
+	mirrorAgain = time.Second             // after a look that saw nothing
+	mirrorLook  = 2 * time.Second         // one look at most
 
 	mirrorOn, mirrorOff = "required", "off"
 )
 
 // A mirroring is whether this emitter mirrors.
 type mirroring struct {
-	mu   sync.Mutex
-	on   bool          // guarded by mu
-	err  error         // guarded by mu: why the last look saw nothing
-	next time.Time     // guarded by mu: when it is looked
-	over chan struct{} // guarded by mu: closed when the look that is under way is over; nil if none is
+	mu     sync.Mutex
+	on     bool          // guarded by mu
+	err    error         // guarded by mu: why the last look saw nothing
+	seen   time.Time     // guarded by mu: when the last look saw something
+	next   time.Time     // guarded by mu: when it is looked
+	until  time.Time     // guarded by mu: how long senders wait for the look that is under way
+	over   chan struct{} // guarded by mu: closed when the look that is under way is over; nil if none is
+	closed bool          // guarded by mu: it is not looked any more
 }
 
-// due returns the look to wait for, and whether it is the caller's to do; nil if what is known will do.
-func (m *mirroring) due(now time.Time) (over <-chan struct{}, mine bool) {
+// due returns the look to wait for and how long, and whether it is the caller's to begin.
+func (m *mirroring) due(now time.Time) (over <-chan struct{}, wait time.Duration, begin bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now.Before(m.next) {
-		return nil, false
+	if now.Before(m.next) || m.closed {
+		return nil, 0, false
 	}
 	if m.over == nil {
-		m.over, mine = make(chan struct{}), true
+		m.over, m.until, begin = make(chan struct{}), now, true
+		if m.err == nil && now.Sub(m.seen) >= mirrorEvery {
+			m.until = now.Add(mirrorWait)
+		}
 	}
-	return m.over, mine
+	return m.over, m.until.Sub(now), begin
+}
+
+// close ends looks, and waits for the one that is under way.
+func (m *mirroring) close() {
+	m.mu.Lock()
+	m.closed = true
+	over := m.over
+	m.mu.Unlock()
+	if over != nil {
+		<-over
+	}
 }
 
 // learn takes what is written down, or why that could not be seen: then all is as before.
@@ -61,7 +80,7 @@ func (m *mirroring) learn(word string, err error, now time.Time) {
 		m.next = now.Add(mirrorAgain)
 		return
 	}
-	m.next = now.Add(mirrorEvery)
+	m.seen, m.next = now, now.Add(mirrorAhead)
 	switch word {
 	case mirrorOn:
 		m.on = true
@@ -70,25 +89,37 @@ func (m *mirroring) learn(word string, err error, now time.Time) {
 	}
 }
 
+// is says whether to mirror, and why that is not known for now.
 func (m *mirroring) is() (on bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.err == nil && m.seen.IsZero() {
+		return false, errUnseen
+	}
 	return m.on, m.err
 }
 
+var errUnseen = fmt.Errorf("%w: whether servers of the original are there has not been seen yet", ErrUnavailable)
+
 // mirrors says whether the original's servers are to hear what is sent: by a look that is not older
-// than five seconds, or as it was before if err says that it could not be seen. It is asked where Redis
-// is known to answer: what waited for it is mirrored, if that is needed by then.
+// than five seconds, or as it was before if err says that it could not be seen. Whoever sends all the
+// time never waits for one: it is begun before it is needed, so that the master that knows holds up
+// nobody else's events while it is away. It is asked where Redis is known to answer: what waited for it
+// is mirrored, if that is needed by then.
 func (e *Emitter) mirrors(ctx context.Context) (on bool, err error) {
 	if e.at.Mirror {
 		return true, nil
 	}
-	switch over, mine := e.mirroring.due(time.Now()); {
-	case mine:
-		e.lookMirror()
-	case over != nil:
+	over, wait, begin := e.mirroring.due(time.Now())
+	if begin {
+		go e.lookMirror() // Close waits for it
+	}
+	if wait > 0 {
+		late := time.NewTimer(wait)
+		defer late.Stop()
 		select {
 		case <-over:
+		case <-late.C:
 		case <-ctx.Done():
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
@@ -139,7 +140,7 @@ func TestMirrorWhatWaited(t *testing.T) {
 // it is.
 func TestMirrorIsForAll(t *testing.T) {
 	srv := redistest.Start(t)
-	early, idle := open(t, srv.Settings()), open(t, srv.Settings())
+	early, idle, began := open(t, srv.Settings()), open(t, srv.Settings()), time.Now()
 	if err := idle.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +168,8 @@ func TestMirrorIsForAll(t *testing.T) {
 	if _, err := server.Receive(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 20 { // all at once, after a while of silence
+	<-time.After(time.Until(began.Add(6 * time.Second))) // everyone follows within five
+	for i := range 20 {                                  // all at once
 		go func() { _, _ = idle.SendToRoom(context.Background(), proto.Room(fmt.Sprint("r", i)), "paid", i) }()
 	}
 	for i := range 20 {

@@ -133,7 +133,7 @@ var mutants = []mutant{
 		{"proto/ignis.go", "for i, c := range m.Except {", "for i, c := range m.Except[:0] {"},
 	}, in: "./emitter", run: "TestMirror$"},
 	{name: "who runs already does not mirror", edits: []edit{
-		{"emitter/mirror.go", "m.next = now.Add(mirrorEvery)", "m.next = now.Add(10 * time.Minute)"},
+		{"emitter/mirror.go", "m.seen, m.next = now, now.Add(mirrorAhead)", "m.seen, m.next = now, now.Add(10*time.Minute)"},
 	}, in: "./emitter", run: "TestMirrorIsForAll"},
 	{name: "a Redis that has lost everything ends the mirror", edits: []edit{
 		{"emitter/mirror.go", "case mirrorOff:", `case mirrorOff, "":`},
