@@ -515,12 +515,12 @@ func TestReceivers(t *testing.T) {
 				_ = cmd.Wait()
 			})
 			redistest.Wait(t, func() bool {
-				c, err := net.Dial("tcp", addr)
+				r, err := http.Get("http://" + addr) // a process that is being started may have FreeAddr's listener still
 				if err == nil {
-					_ = c.Close()
+					_ = r.Body.Close()
 				}
 				return err == nil
-			}, "it to listen")
+			}, "it to answer")
 			at := "http://" + addr
 			cfg := settings(srv.Settings())
 			cfg.Auth, cfg.AuthURL, cfg.RoomsURL, cfg.MessageURL, cfg.NoticesURL, cfg.HookSecret = "ask", at+"/auth", at+"/rooms", at+"/message", at+"/notices", hookSecret
