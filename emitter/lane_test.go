@@ -334,7 +334,7 @@ func TestControlAway(t *testing.T) {
 	}
 	control.Pause()
 	slow := 0
-	for began := time.Now(); time.Since(began) < 8*time.Second; <-time.After(10 * time.Millisecond) { // the pace of who sends all the time
+	for began := time.Now(); time.Since(began) < 12*time.Second; <-time.After(10 * time.Millisecond) { // the pace of who sends all the time
 		sent := time.Now()
 		if _, err := busy.SendToRoom(t.Context(), room, "n", 1); err != nil {
 			t.Error(err)

@@ -57,6 +57,14 @@ func (m *mirroring) due(now time.Time) (over <-chan struct{}, wait time.Duration
 	return m.over, m.until.Sub(now), begin
 }
 
+// ended says that the look that was under way is over.
+func (m *mirroring) ended() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.over)
+	m.over = nil
+}
+
 // close ends looks, and waits for the one that is under way.
 func (m *mirroring) close() {
 	m.mu.Lock()
@@ -72,10 +80,6 @@ func (m *mirroring) close() {
 func (m *mirroring) learn(word string, err error, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.over != nil {
-		close(m.over)
-		m.over = nil
-	}
 	if m.err = err; err != nil {
 		m.next = now.Add(mirrorAgain)
 		return
@@ -128,6 +132,7 @@ func (e *Emitter) mirrors(ctx context.Context) (on bool, err error) {
 
 // lookMirror is one look, for all senders that ask meanwhile: it does not end with one of them.
 func (e *Emitter) lookMirror() {
+	defer e.mirroring.ended()
 	ctx, cancel := context.WithTimeout(e.ctx, mirrorLook)
 	defer cancel()
 	word, err := e.mirrorWord(ctx)

@@ -121,7 +121,16 @@ func (c *Cluster) Restart(args ...string) {
 	}
 	g.Wait()
 	c.Settled()
-	c.Configure(timeout, steady)
+	c.patience()
+}
+
+// patience sets when a server is taken for dead.
+func (c *Cluster) patience() {
+	if c.quick {
+		c.Configure(timeout, quick)
+	} else {
+		c.Configure(timeout, steady)
+	}
 }
 
 // FailsOver lets replicas take the place of a master that says nothing for a second, until
@@ -131,10 +140,10 @@ func (c *Cluster) FailsOver() (ended func()) {
 		return func() {}
 	}
 	c.quick = true
-	c.Configure(timeout, quick)
+	c.patience()
 	return func() {
 		c.quick = false
-		c.Configure(timeout, steady)
+		c.patience()
 	}
 }
 
@@ -152,7 +161,7 @@ func (c *Cluster) Resume() {
 		s.Resume()
 	}
 	c.Settled()
-	c.Configure(timeout, steady)
+	c.patience()
 }
 
 // Settled waits until all running servers agree that the cluster works, and each replica has

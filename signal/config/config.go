@@ -205,7 +205,7 @@ func (c Config) mistakes() (all []mistake) {
 	oneOf("AUTH", c.Auth, "jwt", "ask", "none")
 	check(c.Hooks.Authenticator == nil || c.Auth == "ask", "AUTH", "ask, since the program that embeds the node has Hooks.Authenticator", c.Auth)
 	check(c.Hooks.Authenticator != nil || (c.AuthURL != "") == (c.Auth == "ask"), "AUTH_URL", "set when "+Prefix+"AUTH is ask, and then alone", c.AuthURL)
-	for name, u := range map[string]string{"AUTH_URL": c.AuthURL, "ROOMS_URL": c.RoomsURL, "ACCESS_URL": c.AccessURL, "MESSAGE_URL": c.MessageURL, "NOTICES_URL": c.NoticesURL} {
+	for name, u := range c.Addresses() {
 		check(u == "" || isHook(u), name, "an address that begins with https:// or http://", u)
 	}
 	check(c.HookSecret == "" || len(c.HookSecret) >= 16, "HOOK_SECRET", "at least 16 bytes long", fmt.Sprintf("%d bytes", len(c.HookSecret)))
@@ -286,6 +286,11 @@ func isKeys(s string) bool {
 func isHook(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http")
+}
+
+// Addresses are those of the application, by the variable that has each, without Prefix; "" where it is not set.
+func (c Config) Addresses() map[string]string {
+	return map[string]string{"AUTH_URL": c.AuthURL, "ROOMS_URL": c.RoomsURL, "ACCESS_URL": c.AccessURL, "MESSAGE_URL": c.MessageURL, "NOTICES_URL": c.NoticesURL}
 }
 
 // Exchanges says whether POST /realtime/token is open.

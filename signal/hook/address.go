@@ -219,10 +219,7 @@ func (a *Address) askOnce(ctx context.Context, question, answer any) error {
 	if len(a.secret) > 0 {
 		r.Header.Set(Signature, Sign(a.secret, time.Now(), body))
 	}
-	said, err := a.client.Do(r)
-	if at, is := errors.AsType[*url.Error](err); is { // which quotes the address, with its query
-		err = at.Err
-	}
+	said, err := a.do(r)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errAway, err)
 	}
@@ -259,6 +256,29 @@ func (a *Address) askOnce(ctx context.Context, question, answer any) error {
 		return errors.New("the application does not answer with JSON")
 	}
 	return nil
+}
+
+// do is one request. Its error does not quote the address, with its query.
+func (a *Address) do(r *http.Request) (*http.Response, error) {
+	said, err := a.client.Do(r)
+	if at, is := errors.AsType[*url.Error](err); is {
+		err = at.Err
+	}
+	return said, err
+}
+
+// Look asks nothing, by HEAD, and says the status of the answer: whoever is there has one, and be it that
+// only POST is routed there.
+func (a *Address) Look(ctx context.Context) (status int, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, a.url, nil)
+	if err != nil {
+		return 0, err
+	}
+	said, err := a.do(r)
+	if err != nil {
+		return 0, err
+	}
+	return said.StatusCode, said.Body.Close()
 }
 
 // Sign is the Signature of a body.
