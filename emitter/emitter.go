@@ -301,7 +301,8 @@ func (e *Emitter) Send(ctx context.Context, to proto.Target, event proto.EventNa
 		r, err = e.durable(ctx, to, m.Message, proto.Body(e.signer.Sign(room, m.EventID, b)))
 	}
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || errors.Is(err, ErrQueueFull) {
-		e.last.Store(&err)
+		told := err // a variable of its own: the named result changes below
+		e.last.Store(&told)
 	} else if err == nil {
 		e.last.Store(nil)
 	}

@@ -2,6 +2,7 @@ package emitter_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,6 +172,15 @@ func TestClientsIDIsItsOwn(t *testing.T) {
 	}
 	if r1.EventID == r2.EventID || !strings.HasPrefix(string(r1.EventID), "c:") || !strings.HasSuffix(string(r1.EventID), ":order-42-paid") {
 		t.Errorf("ids %q and %q: want them marked, and apart by user", r1.EventID, r2.EventID)
+	}
+	mark, _, _ := strings.Cut(strings.TrimPrefix(string(r1.EventID), "c:"), ":")
+	if b, err := base64.RawURLEncoding.DecodeString(mark); err != nil || len(b) < 16 {
+		t.Errorf("users are kept apart by %d bytes (%v), want 16", len(b), err)
+	}
+	for _, user := range []proto.UserID{"user-2jmemrf", "cashier-7"} { // the same in 32 bits of SHA-256
+		if _, err := e.SendToRoom(t.Context(), "b", proto.EventName(user), 1, emitter.FromClient(user, "order-42-paid")); err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
 	}
 	if _, err := e.SendToRoom(t.Context(), "a", "a", 1, emitter.FromClient("u1", "a b")); !errors.Is(err, emitter.ErrInvalid) {
 		t.Errorf("a bad id of a client: %v", err)

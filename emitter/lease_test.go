@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,6 +96,36 @@ func TestWrongMode(t *testing.T) {
 }
 
 // TestHealthy says what became of the last event.
+// TestHealthyWhileSending: what Healthy returns is nobody's variable any more (the race detector sees).
+func TestHealthyWhileSending(t *testing.T) {
+	e := open(t, emitter.Settings{Addrs: []string{redistest.FreeAddr(t)}})
+	var sending sync.WaitGroup
+	for range 4 {
+		sending.Go(func() {
+			for range 50 {
+				if _, err := e.SendToRoom(t.Context(), "a", "a", 1, emitter.Live()); !errors.Is(err, emitter.ErrUnavailable) {
+					t.Errorf("no Redis: %v", err)
+				}
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { sending.Wait(); close(ended) }()
+	for looks := 0; ; looks++ {
+		select {
+		case <-ended:
+			if err := e.Healthy(); !errors.Is(err, emitter.ErrUnavailable) {
+				t.Errorf("after %d looks: %v", looks, err)
+			}
+			return
+		default:
+			if err := e.Healthy(); err != nil && !errors.Is(err, emitter.ErrUnavailable) {
+				t.Errorf("healthy: %v", err)
+			}
+		}
+	}
+}
+
 func TestHealthy(t *testing.T) {
 	srv := redistest.Start(t)
 	e := open(t, srv.Settings())

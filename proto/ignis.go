@@ -126,7 +126,7 @@ func DecodeIgnis(b []byte) (Target, Message, error) {
 		return Target{}, m, malformed("%w", err)
 	}
 	m.Event.Event = EventName(name)
-	if err := m.Event.Event.Check(); err != nil {
+	if err := m.Event.Event.CheckSent(); err != nil {
 		return Target{}, m, malformed("%w", err)
 	}
 	if server == "" {

@@ -68,10 +68,10 @@ func (l *local) remember(since proto.Position, entries []room.Entry) {
 	p.used = true
 	p.entries = append(p.entries, entries...)
 	for i := range entries {
-		p.bytes += len(entries[i].Frame)
+		p.bytes += entries[i].Bytes()
 	}
 	for len(p.entries) > room.Retained || p.bytes > room.MaxBytes && len(p.entries) > 1 {
-		p.bytes -= len(p.entries[0].Frame)
+		p.bytes -= p.entries[0].Bytes()
 		p.since = p.entries[0].Position
 		p.entries[0] = room.Entry{}
 		p.entries = p.entries[1:]

@@ -1,7 +1,7 @@
 // A till's connection that misses nothing without being told: it keeps a position in each room,
 // joins again from there, and asks its application for the present state where that is not enough.
 
-/** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string}} Frame */
+/** @typedef {{event: string, data?: any, room?: string, eventId?: string, sequence?: number, position?: string, id?: string, schemaVersion?: number}} Frame */
 /** @typedef {{event: (frame: Frame) => void, resync?: (reason: string, position: string) => void, denied?: (code: string) => void}} Handlers */
 /** @typedef {{url: string | (() => string | Promise<string>), token?: () => string | Promise<string>, state?: (state: string, code?: number) => void,
  *   event?: (frame: Frame) => void, sealing?: () => Promise<import('./sealed.js').Sealing>, positions?: Map<string, string>, WebSocket?: new (url: string) => WebSocket, random?: () => number}} Options */
@@ -290,6 +290,7 @@ export class Client {
   /** @param {Frame} frame */
   #receive(frame) {
     const { event, data } = frame
+    if (frame.schemaVersion !== undefined) return this.#heard(frame) // somebody's event, whatever its name: not the node's own word
     switch (event) {
       case 'connected':
         this.#previous = data.id
@@ -328,6 +329,11 @@ export class Client {
         return this.#settle()
       case 'auth.revoked': case 'presence': case 'reconnect': return
     }
+    this.#heard(frame)
+  }
+
+  /** An event of a room, or for this client alone. @param {Frame} frame */
+  #heard(frame) {
     if (frame.room === undefined) return this.#options.event(frame) // for this client alone
     const room = this.#rooms.get(frame.room)
     if (!room) return

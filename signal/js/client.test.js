@@ -55,6 +55,18 @@ async function connected(id) {
   return socket
 }
 
+test('an event is never taken for the node\'s own word, whatever its name', async (t) => {
+  const { client, socket, got } = await joined(t, 0)
+  const denied = /** @type {string[]} */ ([])
+  client.join('stock', { event: () => {}, denied: (code) => denied.push(code) })
+  for (const [n, name] of ['left', 'room.access.revoked', 'connected', 'resync', 'auth.revoked', 'joined', 'skip', 'error', 'degraded'].entries())
+    socket.say(event(n + 1, { event: name, data: { rooms: ['stock'], room: 'stock', id: 'x', position: `zzzzzzzz.1.${tag}`, reason: 'epoch', denied: [] }, schemaVersion: 1 }))
+  assert.deepEqual(denied, [])
+  assert.equal(got.length, 9, 'each came as an event of its room')
+  socket.say(event(10, { schemaVersion: 1 }))
+  assert.equal(got.at(-1), 10, 'the room goes on')
+})
+
 test('events in their order, each once', async (t) => {
   const { socket, got } = await joined(t, 0)
   for (const f of [event(1), event(2), event(2), event(1), event(3)]) socket.say(f)

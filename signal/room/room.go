@@ -34,7 +34,7 @@ const (
 // taken them.
 const Retained = 256
 
-// waiting is the most that is kept while a read is out.
+// waiting is the most that is kept while a read is out, and not more than MaxBytes of it.
 const waiting = 256
 
 // A Cursor is a place between two entries: the number of all entries before it.
@@ -46,6 +46,19 @@ type Entry struct {
 	Except   []proto.ClientID // who shall not get it
 	Position proto.Position   // of the room after it; zero for a live event
 	Resync   proto.Found      // why events may be missing before it; empty for an event
+}
+
+// Bytes is what the entry costs a ring: its frame, and the list of those that it leaves out, which
+// may be as long.
+func (e *Entry) Bytes() int { return len(e.Frame) + listBytes(e.Except) }
+
+// listBytes is the size of a list of ids.
+func listBytes(ids []proto.ClientID) (n int) {
+	const header = 16 // of a string
+	for _, id := range ids {
+		n += header + len(id)
+	}
+	return n
 }
 
 // A Room is ready to use when zero. Most rooms are a user's and quiet, so what only others
@@ -64,7 +77,7 @@ type Room struct {
 type ring struct {
 	entries []Entry
 	gone    int            // of entries: forgotten, and moved out when they are the larger part
-	bytes   int            // of all frames
+	bytes   int            // of all entries
 	durable int            // entries with a position
 	base    proto.Position // before the first entry
 }
@@ -79,6 +92,7 @@ type loss struct {
 type healing struct {
 	since proto.Position
 	kept  []proto.Message // arrived meanwhile
+	bytes int             // of kept
 }
 
 type state uint8
@@ -101,8 +115,9 @@ func (r *Room) Receive(m proto.Message) (news bool) {
 		return true
 	case r.state == known && !r.at.IsZero():
 		return r.judge(m)
-	case len(r.healing().kept) < waiting:
+	case len(r.healing().kept) < waiting && r.heal.bytes < MaxBytes:
 		r.heal.kept = append(r.heal.kept, m)
+		r.heal.bytes += len(m.Data) + listBytes(m.Except)
 	default:
 		r.Doubt()
 	}
@@ -147,7 +162,7 @@ func (r *Room) append(e Entry) {
 		r.ring = &ring{base: r.at}
 	}
 	r.ring.entries = append(r.ring.entries, e)
-	r.ring.bytes += len(e.Frame)
+	r.ring.bytes += e.Bytes()
 	if !e.Position.IsZero() {
 		r.at = e.Position
 		r.ring.durable++
@@ -307,7 +322,7 @@ func (r *Room) entries() []Entry {
 
 func (r *Room) size() int { return len(r.entries()) }
 
-// Bytes is the length of all frames in the ring.
+// Bytes is what all entries of the ring cost.
 func (r *Room) Bytes() int {
 	if r.ring == nil {
 		return 0
@@ -428,7 +443,7 @@ func (r *Room) Forget(c Cursor) {
 	}
 	for ; r.first < c && r.size() > 0; r.first++ {
 		e := &g.entries[g.gone]
-		g.bytes -= len(e.Frame)
+		g.bytes -= e.Bytes()
 		if !e.Position.IsZero() {
 			g.base = e.Position
 			g.durable--

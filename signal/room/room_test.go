@@ -63,6 +63,48 @@ func TestJoinTakesEffectAtTheHead(t *testing.T) {
 	}
 }
 
+// TestExceptCounts: who is left out is in the account of the ring's bytes.
+func TestExceptCounts(t *testing.T) {
+	var r room.Room
+	except := make([]proto.ClientID, 4500)
+	for i := range except {
+		except[i] = proto.NewClientID("abcdefg2")
+	}
+	for range 20 {
+		r.Receive(proto.Message{Event: proto.Event{Event: "e", Data: []byte("1")}, Except: except})
+	}
+	got, _ := r.From(nil, 0, r.Head(), math.MaxInt)
+	if one := len(except) * len(except[0]); r.Bytes() < len(got)*one || len(got)*one > room.MaxBytes {
+		t.Errorf("%d entries that leave out %d clients each cost %d bytes", len(got), len(except), r.Bytes())
+	}
+	r.Forget(r.Head())
+	if r.Bytes() != 0 {
+		t.Errorf("an empty ring costs %d bytes", r.Bytes())
+	}
+}
+
+// TestKeptIsBoundedInBytes: what arrives while a read is out is kept up to a number of bytes; what
+// comes then is read.
+func TestKeptIsBoundedInBytes(t *testing.T) {
+	var r room.Room
+	r.Open(proto.Position{})
+	since, _ := r.Read()
+	big := []byte(`"` + strings.Repeat("x", 100<<10) + `"`)
+	at, _ := proto.ParsePosition("kQzTmWbR.0.0123456789ab")
+	top := at
+	for i := range 20 {
+		at.Sequence = uint64(i + 1)
+		r.Receive(proto.Message{Event: proto.Event{Event: "e", Data: big, Position: at}, Previous: at.Tag})
+	}
+	r.Replied(since, proto.Page{Found: proto.Fresh, Top: top})
+	if n := r.Head(); n == 0 || n > 12 {
+		t.Errorf("%d of 20 events of 100 KiB were kept", n)
+	}
+	if _, wanted := r.Read(); !wanted {
+		t.Error("what was dropped is not asked for")
+	}
+}
+
 func TestRingIsBoundedInBytes(t *testing.T) {
 	var r room.Room
 	big := proto.Message{Event: proto.Event{Event: "e", Data: []byte(`"` + strings.Repeat("x", 100<<10) + `"`)}}
