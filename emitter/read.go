@@ -114,40 +114,51 @@ func (e *Emitter) page(r Read, answer any) Page {
 	return p
 }
 
-// Positions tells, for nodes, where rooms are, in one round trip: the zero position of a room
-// that Redis knows nothing of, nothing of one whose master does not answer, which is the error.
-func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room, is func(proto.Room, proto.Position)) (failed error) {
-	answers := make([]*redis.StringCmd, len(rooms))
+// Positions tells, for nodes, where rooms are, in one round trip. Each answer is judged alone: is gets
+// the zero position of a room that Redis knows nothing of, and why one cannot be told. What is
+// ErrUnavailable, of any room, is returned too.
+func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room, is func(r proto.Room, at proto.Position, err error)) (unavailable error) {
+	answers := make([]*redis.SliceCmd, len(rooms))
 	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, r := range rooms {
-			answers[i] = p.Get(ctx, e.layout.Position(r))
+			answers[i] = p.MGet(ctx, e.layout.Position(r)) // unlike GET it knows no key of another type
 		}
 		return nil
 	})
 	for i, a := range answers {
-		s, err := a.Result()
-		if err == nil && s == "" { // not asked: see answer
+		said, err := a.Result()
+		if err == nil && len(said) != 1 { // not asked: see answer
 			err = perr
 		}
-		if err != nil && !errors.Is(err, redis.Nil) {
-			failed = err
-			continue
+		if err = e.doubt(err); errors.Is(err, ErrUnavailable) {
+			unavailable = err
 		}
-		at, _ := proto.ParsePosition(s) // what is none is made anew by a read
-		is(rooms[i], at)
+		var at proto.Position
+		if err == nil {
+			s, _ := said[0].(string)
+			at, _ = proto.ParsePosition(s) // what is none is made anew by a read
+		}
+		is(rooms[i], at, err)
 	}
-	return e.doubt(failed)
+	return unavailable
 }
 
-// Renew keeps the positions of rooms for another hour, for nodes.
-func (e *Emitter) Renew(ctx context.Context, rooms []proto.Room) error {
-	_, err := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, r := range rooms {
-			p.ExpireGT(ctx, e.layout.Position(r), emptyAge*time.Second)
+// Renew keeps the positions of rooms for another hour, for nodes. Each answer is judged alone: the
+// error is ErrUnavailable, of any room, or else ErrRefused.
+func (e *Emitter) Renew(ctx context.Context, rooms []proto.Room) (failed error) {
+	answers := make([]*redis.BoolCmd, len(rooms))
+	_, _ = e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, r := range rooms {
+			answers[i] = p.ExpireGT(ctx, e.layout.Position(r), emptyAge*time.Second)
 		}
 		return nil
 	})
-	return e.doubt(err)
+	for _, a := range answers {
+		if err := e.doubt(a.Err()); err != nil && !errors.Is(failed, ErrUnavailable) {
+			failed = err
+		}
+	}
+	return failed
 }
 
 // Position is where a durable room is. Take it first, then read your own data, then call

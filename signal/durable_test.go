@@ -220,6 +220,46 @@ func TestLostMessages(t *testing.T) {
 	}
 }
 
+// TestPoisonedRoom: whatever stands at the keys of one room, others are looked after, and it heals with a word to
+// its members.
+func TestPoisonedRoom(t *testing.T) {
+	for name, redis := range eachRedis(t) {
+		for what, key := range map[string]func(proto.Layout) string{
+			"position": func(l proto.Layout) string { return l.Position("poison") },
+			"log":      func(l proto.Layout) string { return l.Log("poison") },
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				server := redis.Settings()
+				orders := proto.Room("orders-" + what) // numbers in it begin at 1
+				n := run(t, settings(server))
+				poisoned := wstest.Login(t, n.addr(), token(t, "u2", proto.Grants{"*"}, nil))
+				at := join(t, poisoned, "poison", "").Position
+				c := wstest.Login(t, n.addr(), token(t, "u1", proto.Grants{"*"}, nil))
+				healthy := join(t, c, orders, "").Position
+				unheard(t, server, orders, what+"-before", 1)
+				healthy = expectNumbers(t, c, healthy, 1)
+				rdb := server.Open()
+				defer rdb.Close()
+				if err := errors.Join(rdb.Del(t.Context(), key(server.Layout())).Err(), rdb.SAdd(t.Context(), key(server.Layout()), "x").Err()); err != nil {
+					t.Fatal(err)
+				}
+				if what == "log" { // which is read when something is missing
+					at.Sequence++
+					if err := rdb.Set(t.Context(), server.Layout().Position("poison"), at.String(), time.Hour).Err(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				unheard(t, server, orders, what+"-after", 2)
+				expectNumbers(t, c, healthy, 1)
+				if f := poisoned.Expect(t, "resync"); !strings.Contains(string(f.Data), `"poison"`) {
+					t.Errorf("told %s, want of the poisoned room, which stood at %s", f.Data, at)
+				}
+			})
+		}
+	}
+}
+
 // TestMayPublishNoMore: an event for which the service has lost the right is refused, and nothing
 // of it is kept: the next one follows the last.
 func TestMayPublishNoMore(t *testing.T) {

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -87,7 +88,7 @@ func (l *link) look(ctx context.Context, dst Receiver) {
 			return
 		}
 		for batch := range slices.Chunk(l.checks.due, checkAtOnce) {
-			if l.check(ctx, dst, batch) != nil {
+			if errors.Is(l.check(ctx, dst, batch), emitter.ErrUnavailable) {
 				break // they are due again
 			}
 		}
@@ -97,16 +98,27 @@ func (l *link) look(ctx context.Context, dst Receiver) {
 	}
 }
 
+// check looks after some rooms. What is wrong with one of them costs the others nothing: it is
+// counted, and read, which tells its members, or the log why it cannot be (TestPoisonedRoom).
 func (l *link) check(ctx context.Context, dst Receiver, batch []proto.Room) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	for _, r := range batch {
 		l.checks.roll.Add(r, dst.At(r))
 	}
-	if all, err := l.checks.roll.Call(ctx, l.bus.emitter); all || err != nil {
+	all, err := l.checks.roll.Call(ctx, l.bus.emitter)
+	if all || errors.Is(err, emitter.ErrUnavailable) {
 		return err
 	}
-	return l.bus.emitter.Positions(ctx, batch, dst.Checked)
+	return l.bus.emitter.Positions(ctx, batch, func(r proto.Room, at proto.Position, err error) {
+		if errors.Is(err, emitter.ErrUnavailable) {
+			return // it is due again
+		}
+		if err != nil {
+			l.bus.metrics.unchecked.Inc()
+		}
+		dst.Checked(r, at)
+	})
 }
 
 // renew keeps, until ctx ends, the positions of rooms with members, so that a room in which
@@ -127,6 +139,8 @@ func (b *Bus) renew(ctx context.Context) {
 				cancel()
 				if err != nil && ctx.Err() == nil {
 					b.log.Warn("positions not renewed", zap.String("redis_addr", l.addr), zap.Error(err))
+				}
+				if errors.Is(err, emitter.ErrUnavailable) {
 					break // in good time again: they live for an hour
 				}
 			}

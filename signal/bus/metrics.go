@@ -15,6 +15,7 @@ type metrics struct {
 	moved               prometheus.Counter
 	canary              prometheus.Histogram
 	late                prometheus.Counter
+	unchecked           prometheus.Counter
 	reads               *prometheus.CounterVec
 }
 
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer, b *Bus) *metrics {
 	}
 	m.moved = counter("signal_bus_rooms_moved_total", "Rooms that are heard from another server, because their slot has moved or a replica has taken its master's place.")
 	m.late = counter("signal_bus_canaries_late_total", "Seconds in which nothing came of what this node publishes to itself through a master.")
+	m.unchecked = counter("signal_bus_rooms_unchecked_total", "Rooms of which Redis refused to say where they are: what was lost of them on the way may not be noticed.")
 	m.canary = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "signal_bus_canary_seconds", Help: "How long an event takes that this node publishes to itself every second through each master.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
