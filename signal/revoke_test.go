@@ -280,6 +280,68 @@ func TestStopped(t *testing.T) {
 	stays.Expect(t, "last")
 }
 
+// TestStartsWithoutRedis: a node that has not read since its start what is revoked lets nobody in, exchanges no token and
+// answers no question; it does all that as soon as it has.
+func TestStartsWithoutRedis(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	if err := e.Revoke(t.Context(), proto.Revocation{User: "u1"}); err != nil {
+		t.Fatal(err)
+	}
+	path, err := binary(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked := func() string { // issued before that
+		now := time.Now().Unix()
+		return signed(t, secret, jwt.MapClaims{"sub": "u1", "aud": "signal", "iat": now - 60, "exp": now + 600, "rooms": []string{"*"}})
+	}()
+	good := token(t, "u2", proto.Grants{"*"}, nil)
+	srv.Pause()
+	n := launch(t, path, srv.Settings(), "APP_ENV_SIGNAL_ACCESS_SECRET="+secret)
+	ask := func(method, path, token string) int {
+		t.Helper()
+		q, _ := http.NewRequest(method, "http://"+n.addr+path, nil)
+		q.Header.Set("Authorization", "Bearer "+token)
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if r.StatusCode == http.StatusServiceUnavailable && r.Header.Get("Retry-After") == "" {
+			t.Errorf("%s does not say when to come again", path)
+		}
+		return r.StatusCode
+	}
+	for range 3 {
+		for _, token := range []string{revoked, good} {
+			if c, r, err := wstest.Dial(t.Context(), n.addr, nil); err == nil {
+				c.Cut()
+				t.Error("somebody is let in")
+			} else if r == nil || r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
+				t.Errorf("refused with %v: want 503, and when to come again", err)
+			}
+			for path, method := range map[string]string{"/realtime/token": "POST", "/realtime/bootstrap": "GET", "/replay/orders?fromSeq=1": "GET", "/snapshot/orders": "GET"} {
+				if status := ask(method, path, token); status != http.StatusServiceUnavailable {
+					t.Errorf("%s is answered %d", path, status)
+				}
+			}
+		}
+		pass(time.Second) // more than trust lasts
+	}
+	srv.Resume()
+	redistest.Wait(t, func() bool { status, _ := get(t, n.admin, "/readyz"); return status == 200 }, "the node to be ready")
+	wstest.Login(t, n.addr, good)
+	c := wstest.Connect(t, n.addr)
+	c.Send("authenticate", map[string]string{"type": "Bearer", "token": revoked}, "")
+	expectRevoked(t, c, "")
+	if status := ask("POST", "/realtime/token", revoked); status != http.StatusUnauthorized {
+		t.Errorf("a revoked token in exchange is answered %d", status)
+	}
+}
+
 // TestLostLogOfMany: a Redis that has lost a long log gets it again while the nodes read on, each
 // entry once.
 func TestLostLogOfMany(t *testing.T) {

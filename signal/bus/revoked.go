@@ -47,6 +47,9 @@ func (b *Bus) followRevoked(ctx context.Context) {
 		began := b.clock()
 		at, lost, err := b.readRevoked(ctx, last)
 		if last = at; err == nil {
+			if b.judged.Load() == 0 {
+				b.judge.Trust(trustLasts) // before Ready says so
+			}
 			b.judged.Store(began)
 		}
 		report("revocations not read", err)
@@ -103,8 +106,8 @@ func (b *Bus) readRevoked(ctx context.Context, last string) (at string, lost boo
 	}
 }
 
-// trust says all the time that clients may be written to, until ctx ends. After this process
-// stood still it says so only when the log has been read again.
+// trust says all the time that clients may be written to, until ctx ends: never before the log has
+// been read once, and after this process stood still only when it has been read again.
 func (b *Bus) trust(ctx context.Context) {
 	every := time.NewTicker(trustEvery)
 	defer every.Stop()
@@ -116,7 +119,7 @@ func (b *Bus) trust(ctx context.Context) {
 			signal(b.revoked)
 		}
 		last = now
-		if stood == 0 || time.Duration(b.judged.Load()) > stood || time.Duration(now)-stood > trustAnyway {
+		if b.judged.Load() != 0 && (stood == 0 || time.Duration(b.judged.Load()) > stood || time.Duration(now)-stood > trustAnyway) {
 			stood = 0
 			b.judge.Trust(trustLasts)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -34,6 +35,7 @@ func FuzzUpgrade(f *testing.F) {
 	f.Add(upgrade + "Origin: null\r\n\r\n")
 	f.Add("POST /ws?token=x HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
 	w := transport.New(transport.Options{Session: &session.Options{Metrics: session.NewMetrics(prometheus.NewRegistry())}, Log: zap.NewNop(), Registerer: prometheus.NewRegistry()})
+	w.Trust(time.Hour)
 	const letIn = http.StatusSwitchingProtocols // and no further: the recorder's connection cannot be taken over
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))

@@ -10,9 +10,11 @@ import (
 // A trust lasts for a moment after somebody has said that no client of this node is revoked
 // without its knowing. A process that stood still wakes up without it: nothing is written then
 // until the log of revocations has been read (TestStopped). The clock is read before each
-// write: an event that is on its way when the process stops must not go out when it wakes.
+// write: an event that is on its way when the process stops must not go out when it wakes. A node
+// that has not read the log since it started has no trust at all, and lets nobody in
+// (TestStartsWithoutRedis).
 type trust struct {
-	until atomic.Int64 // clock; 0 while nobody has ever said so, which is as good as for ever
+	until atomic.Int64 // clock; 0 while nobody has ever said so
 
 	mu      sync.Mutex
 	renewed chan struct{} // guarded by mu: closed with the next word; nil while nobody waits
@@ -37,10 +39,10 @@ func (t *trust) renew(until int64) {
 const forEver = math.MaxInt64
 
 // over says whether nothing may be written.
-func (t *trust) over() bool {
-	until := t.until.Load()
-	return until != 0 && until < clock()
-}
+func (t *trust) over() bool { return t.until.Load() < clock() }
+
+// begun reports whether anybody has ever said so.
+func (t *trust) begun() bool { return t.until.Load() != 0 }
 
 // wait returns when something may be written.
 func (t *trust) wait() {

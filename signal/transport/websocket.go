@@ -194,6 +194,11 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "this node is shutting down", http.StatusServiceUnavailable)
 		return
 	}
+	if !w.trust.begun() { // revoked tokens could not be told from others
+		rw.Header().Set("Retry-After", "1")
+		http.Error(rw, "this node does not know yet what is revoked", http.StatusServiceUnavailable)
+		return
+	}
 	at := w.visitors.address(r)
 	visitor, limit := w.visitors.enter(at, clock())
 	if full := w.expect(); limit == "" && full {

@@ -95,6 +95,7 @@ func serveBy(t *testing.T, secure bool, change func(*transport.Options)) *server
 		change(&o)
 	}
 	w := transport.New(o)
+	w.Trust(time.Hour)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- w.Run(ctx) }()
