@@ -111,6 +111,9 @@ func DecodeFrame(b []byte) (Frame, error) {
 // asFrameError keeps the class of a name's error and calls everything else a bad
 // request. An error that begins with a verb gets its subject.
 func asFrameError(err error, subject, id string) *FrameError {
+	if e, ok := errors.AsType[*FrameError](err); ok {
+		return e
+	}
 	if name, ok := errors.AsType[*NameError](err); ok {
 		return &FrameError{name.Code, name.Error(), id}
 	}
@@ -165,9 +168,10 @@ type JoinRoom struct {
 }
 
 // Rooms reads the data of a join or leave frame: {"rooms": ["a", {"room": "b",
-// "since": "<position>"}]}. The names are not checked: each is accepted or refused
-// by itself. A room that is named twice counts once.
-func (f Frame) Rooms() (rooms []JoinRoom, err error) {
+// "since": "<position>"}]}, at most so many; 0 is any number. The names are not checked: each is
+// accepted or refused by itself. A room that is named twice counts once. Of a list that is too
+// long no more is read than it takes to see that.
+func (f Frame) Rooms(most int) (rooms []JoinRoom, err error) {
 	given := false
 	err = f.fields(func(key string, value []byte) error {
 		if key != "rooms" {
@@ -177,22 +181,18 @@ func (f Frame) Rooms() (rooms []JoinRoom, err error) {
 		if value[0] != '[' {
 			return fmt.Errorf("rooms is %s, not a list of names", typeOf(value[0]))
 		}
-		var list []json.RawMessage
-		if err := json.Unmarshal(value, &list); err != nil {
-			return errors.New("rooms is not a list")
-		}
-		seen := make(map[Room]bool, len(list))
-		for _, item := range list {
-			r, err := joinRoom(item)
-			if err != nil {
-				return err
+		seen, named := map[Room]bool{}, 0
+		return eachItem(value, func(item []byte) error {
+			if named++; most > 0 && named > most {
+				return &FrameError{CodeTooManyRooms, fmt.Sprintf("more than the %d that are allowed", most), f.ID}
 			}
-			if !seen[r.Room] {
+			r, err := joinRoom(item)
+			if err == nil && !seen[r.Room] {
 				seen[r.Room] = true
 				rooms = append(rooms, r)
 			}
-		}
-		return nil
+			return err
+		})
 	})
 	switch {
 	case err != nil:

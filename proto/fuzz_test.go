@@ -30,7 +30,7 @@ func FuzzDecodeFrame(f *testing.F) {
 		if err := json.Unmarshal(b, &same); err != nil {
 			t.Fatalf("encoding/json refuses %q: %v", b, err)
 		}
-		_, _ = frame.Rooms()
+		_, _ = frame.Rooms(200)
 		_, _ = frame.Publish()
 		_, _ = frame.Authenticate()
 	})

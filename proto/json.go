@@ -81,6 +81,24 @@ func eachField(b []byte, depth int, field func(key string, value []byte) error) 
 	return named(err, depth)
 }
 
+// eachItem calls item for every value of the JSON list in b, which has been scanned, until it returns an
+// error.
+func eachItem(b []byte, item func(value []byte) error) error {
+	for i := skipSpace(b, 1); b[i] != ']'; {
+		end, err := scanValue(b, i, MaxDepth)
+		if err != nil {
+			return err
+		}
+		if err := item(b[i:end:end]); err != nil {
+			return err
+		}
+		if i = skipSpace(b, end); b[i] == ',' {
+			i = skipSpace(b, i+1)
+		}
+	}
+	return nil
+}
+
 // checkJSON says whether b is one JSON value in valid UTF-8, not nested deeper than most.
 func checkJSON(b []byte, most int) error {
 	if len(b) == 0 {

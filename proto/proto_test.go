@@ -1,6 +1,7 @@
 package proto_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -156,5 +157,21 @@ func TestAnswers(t *testing.T) {
 		if _, err := proto.DecodeAnswer([]byte(bad)); err == nil {
 			t.Errorf("answer %q is accepted", bad)
 		}
+	}
+}
+
+// TestLongListIsNotRead: of a list of names that is too long no more is read than it takes to see that.
+func TestLongListIsNotRead(t *testing.T) {
+	var b strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&b, `,"r%d"`, i)
+	}
+	f := proto.Frame{Event: "join", Data: []byte(`{"rooms":["x"` + b.String() + `]}`)}
+	cost := func(most int) float64 { return testing.AllocsPerRun(10, func() { _, _ = f.Rooms(most) }) }
+	if _, err := f.Rooms(200); err == nil || !strings.Contains(err.Error(), "200") {
+		t.Errorf("10,001 names: %v", err)
+	}
+	if few, all := cost(200), cost(0); few > all/20 {
+		t.Errorf("it costs %v allocations to refuse it, and %v to read it", few, all)
 	}
 }

@@ -126,7 +126,7 @@ func TestFrameVectors(t *testing.T) {
 
 func TestJoinVectors(t *testing.T) {
 	for _, v := range load(t).Joins {
-		rooms, err := proto.Frame{Event: "join", Data: json.RawMessage(v.Data)}.Rooms()
+		rooms, err := proto.Frame{Event: "join", Data: json.RawMessage(v.Data)}.Rooms(0)
 		if v.Error != "" {
 			if e, ok := errors.AsType[*proto.FrameError](err); !ok || e.Code != v.Error || e.Detail == "" {
 				t.Errorf("%q: %v, want %s with a detail", v.Data, err, v.Error)

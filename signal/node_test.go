@@ -337,6 +337,78 @@ func TestRoomLimit(t *testing.T) {
 	}
 }
 
+// TestLongLists: a join or a leave that names more rooms than it may is a mistake, and who is refused for going too fast
+// and never listens is ended: refusals are not free.
+func TestLongLists(t *testing.T) {
+	cfg := settings(redistest.Start(t).Settings())
+	cfg.LimitErrors = 10
+	cfg.LimitJoins, cfg.LimitPublishes = config.Rate{PerSecond: 20, Burst: 100}, config.Rate{PerSecond: 1, Burst: 1}
+	n := run(t, cfg)
+	tok := token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"})
+	names := `"r0"` + many(8_000)
+	for name, c := range map[string]struct {
+		frame string
+		code  proto.CloseCode
+		after int // so many answers
+	}{
+		"join":    {`{"event":"join","data":{"rooms":[` + names + `]}}`, proto.CloseBadRequests, 10},
+		"leave":   {`{"event":"leave","data":{"rooms":[` + names + `]}}`, proto.CloseBadRequests, 10},
+		"publish": {`{"event":"publish","data":{"room":"r","event":"n"}}`, proto.CloseRate, 1 + 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			till := wstest.Login(t, n.addr(), tok)
+			for range c.after + 20 {
+				till.Raw(c.frame)
+			}
+			for answers := 0; ; answers++ {
+				_, err := till.Next()
+				if code, _ := wstest.Closed(err); code == c.code {
+					if answers < c.after || answers > c.after+2 {
+						t.Errorf("ended after %d answers, want %d", answers, c.after)
+					}
+					return
+				} else if err != nil || answers > c.after+10 {
+					t.Fatalf("after %d answers %v, want the close code %d", answers, err, c.code)
+				}
+			}
+		})
+	}
+}
+
+// TestEarlyLength: what a stranger announces is judged by the header, before a byte of it has come.
+func TestEarlyLength(t *testing.T) {
+	n := run(t, settings(redistest.Start(t).Settings()))
+	for announced, refused := range map[uint16]bool{8 << 10: false, 8<<10 + 1: true, 60_000: true} {
+		status, s, err := knock(t.Context(), "127.0.0.1", n.addr(), "")
+		if err != nil || status != http.StatusSwitchingProtocols {
+			t.Fatal(status, err)
+		}
+		defer s.Close()
+		head := []byte{0x81, 0x80 | 126, byte(announced >> 8), byte(announced)}
+		if _, err := s.Write(append(head, 1, 2, 3, 4)); err != nil { // and the mask
+			t.Fatal(err)
+		}
+		if !refused { // the rest may come
+			_, err := s.Write(bytes.Repeat([]byte{0}, int(announced)))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = s.SetReadDeadline(time.Now().Add(wstest.Patience))
+		var said bytes.Buffer
+		for !bytes.Contains(said.Bytes(), []byte{0x03, 0xf1}) && !bytes.Contains(said.Bytes(), []byte(proto.CodeBadRequest)) { // 1009
+			var b [512]byte
+			k, err := s.Read(b[:])
+			if said.Write(b[:k]); err != nil {
+				t.Fatalf("%d bytes announced: %q, %v", announced, said.Bytes(), err)
+			}
+		}
+		if got := bytes.Contains(said.Bytes(), []byte("early_bytes: 8192")); got != refused {
+			t.Errorf("%d bytes announced: told %q, want refused %t", announced, said.Bytes(), refused)
+		}
+	}
+}
+
 func TestAuthentication(t *testing.T) {
 	cfg := settings(redistest.Start(t).Settings())
 	n := run(t, cfg)

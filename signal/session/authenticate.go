@@ -15,6 +15,10 @@ import (
 )
 
 func (s *Session) authenticate(f proto.Frame) {
+	// A newer token has its rooms judged, as a join has.
+	if s.client.Load() != nil && s.tooOften(&s.rarely().joins, s.o.Limits.Joins, "joins", f.ID) {
+		return
+	}
 	a, err := f.Authenticate()
 	if err != nil && s.client.Load() != nil {
 		s.refuse(err)

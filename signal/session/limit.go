@@ -75,8 +75,25 @@ func (s *Session) tooOften(b *Bucket, r Rate, limit, ref string) bool {
 	if b.Allow(r, Clock()) || !s.over(limit) {
 		return false
 	}
-	s.fail(proto.CodeRateLimited, limit+": "+r.String(), ref)
+	s.limited(limit, r, ref)
 	return true
+}
+
+// refusalsFor is how many refusals a client has for each mistake that it has: to be too fast is no
+// mistake, but who never listens costs the node an answer each time.
+const refusalsFor = 10
+
+// limited answers a frame that is beyond a rate, and ends a client that goes on for long.
+func (s *Session) limited(limit string, r Rate, ref string) {
+	s.fail(proto.CodeRateLimited, limit+": "+r.String(), ref)
+	rare, most := s.rarely(), s.o.Limits.Errors
+	most = Rate{most.PerSecond * refusalsFor, most.Burst * refusalsFor}
+	s.mu.Lock()
+	allowed := rare.refusals.Allow(most, Clock())
+	s.mu.Unlock()
+	if !allowed && s.over("refusals") {
+		s.endFor("refusals", most.String(), proto.CloseRate)
+	}
 }
 
 // over takes note that a client is beyond a limit, and says whether that is to be held against it.
@@ -105,8 +122,8 @@ func (o *Options) Refused(err error, who ...zap.Field) {
 	say(what, append(who, zap.Error(err))...)
 }
 
-// tooMany says whether the connection is ended for a frame: for its size or number before it is
-// authenticated, or for coming too fast.
+// tooMany says whether the connection is ended for a frame: for their number before it is authenticated,
+// or for coming too fast.
 func (s *Session) tooMany(b []byte, now int64) bool {
 	l := &s.o.Limits
 	if s.client.Load() == nil {
@@ -114,16 +131,31 @@ func (s *Session) tooMany(b []byte, now int64) bool {
 			s.endFor("early_frames", fmt.Sprint(l.EarlyFrames), proto.CloseBadRequests)
 			return true
 		}
-		if l.EarlyBytes > 0 && len(b) > l.EarlyBytes && s.over("early_bytes") {
-			s.endFor("early_bytes", fmt.Sprint(l.EarlyBytes), proto.CloseTooBig)
-			return true
-		}
+	}
+	if l.DryRun && s.client.Load() == nil && l.EarlyBytes > 0 && len(b) > l.EarlyBytes {
+		s.over("early_bytes") // which is judged by its header else: MessageBytes
 	}
 	if !s.frames.Allow(l.Frames, now) && s.over("frames") {
 		s.endFor("frames", l.Frames.String(), proto.CloseRate)
 		return true
 	}
 	return false
+}
+
+// MessageBytes is the largest message that the client may send now, of those that a node takes:
+// fewer bytes before it is authenticated.
+func (s *Session) MessageBytes(most int) int {
+	if l := &s.o.Limits; l.EarlyBytes > 0 && !l.DryRun && s.client.Load() == nil {
+		return min(l.EarlyBytes, most)
+	}
+	return most
+}
+
+// TooLong ends a client that is not authenticated for a message that is longer than MessageBytes, as its
+// header announces.
+func (s *Session) TooLong() {
+	s.over("early_bytes")
+	s.endFor("early_bytes", fmt.Sprint(s.o.Limits.EarlyBytes), proto.CloseTooBig)
 }
 
 // endFor ends a client, and tells it which limit it is beyond.

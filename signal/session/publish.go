@@ -91,12 +91,12 @@ func (l *lane[T]) run(do func(T)) {
 }
 
 func (s *Session) publish(f proto.Frame) {
+	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
+		return
+	}
 	p, err := f.Publish()
 	if err != nil {
 		s.refuse(err)
-		return
-	}
-	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
 		return
 	}
 	who, _ := s.who()

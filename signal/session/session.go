@@ -14,7 +14,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -109,14 +108,14 @@ type Session struct {
 
 // A rare is what an idle client does without.
 type rare struct {
-	joins, publishes Bucket
-	errors, entered  Bucket                  // the latter of rooms; guarded by Session.mu
-	lane             *lane[publish]          // nil until it publishes
-	messages         *lane[said]             // nil until it says something of its own
-	asking           *lane[ask]              // guarded by Session.mu until it is made; nil until the application is asked for rooms
-	sealing          *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
-	seals            bool                    // the client has sealed a frame
-	waits            atomic.Pointer[waiting] // a token is being judged; nil if none is
+	joins, leaves, publishes  Bucket
+	errors, refusals, entered Bucket                  // the last one of rooms; all three guarded by Session.mu
+	lane                      *lane[publish]          // nil until it publishes
+	messages                  *lane[said]             // nil until it says something of its own
+	asking                    *lane[ask]              // guarded by Session.mu until it is made; nil until the application is asked for rooms
+	sealing                   *proto.Sealing          // nil unless the connection is encrypted; set before there is a client
+	seals                     bool                    // the client has sealed a frame
+	waits                     atomic.Pointer[waiting] // a token is being judged; nil if none is
 }
 
 func (s *Session) rarely() *rare {
@@ -285,8 +284,11 @@ func (s *Session) isDefault(r proto.Room) bool { return slices.Contains(s.o.Defa
 func (s *Session) asked(r proto.Room) bool { return r.Check() == nil && !s.isDefault(r) }
 
 func (s *Session) join(f proto.Frame) {
+	if s.tooOften(&s.rarely().joins, s.o.Limits.Joins, "joins", f.ID) { // before its content is read, as everywhere
+		return
+	}
 	asked, ok := s.rooms(f)
-	if !ok || s.tooOften(&s.rarely().joins, s.o.Limits.Joins, "joins", f.ID) {
+	if !ok {
 		return
 	}
 	if s.mustAsk(asked) {
@@ -374,6 +376,9 @@ func (s *Session) judge(r proto.Room) (proto.Room, proto.ErrorCode) {
 }
 
 func (s *Session) leave(f proto.Frame) {
+	if s.tooOften(&s.rarely().leaves, s.o.Limits.Joins, "leaves", f.ID) {
+		return
+	}
 	asked, ok := s.rooms(f)
 	if !ok {
 		return
@@ -392,13 +397,12 @@ func (s *Session) leave(f proto.Frame) {
 }
 
 func (s *Session) rooms(f proto.Frame) ([]proto.JoinRoom, bool) {
-	asked, err := f.Rooms()
+	asked, err := f.Rooms(s.o.Limits.RoomsPerFrame)
+	if e, ok := errors.AsType[*proto.FrameError](err); ok && e.Code == proto.CodeTooManyRooms && !s.over("rooms_per_frame") {
+		asked, err = f.Rooms(0)
+	}
 	if err != nil {
 		s.refuse(err)
-		return nil, false
-	}
-	if most := s.o.Limits.RoomsPerFrame; most > 0 && len(asked) > most && s.over("rooms_per_frame") {
-		s.fail(proto.CodeTooManyRooms, fmt.Sprintf("%d, at most %d are allowed", len(asked), most), f.ID)
 		return nil, false
 	}
 	return asked, true

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"fmt"
 	"sync"
 
 	"github.com/signal-team/signal/proto"
@@ -63,7 +62,7 @@ func (s *Session) publishesTooOften(who proto.Bearer, ref string) bool {
 		if of.key == "" || of.key == "\x00" || of.rate.PerSecond == 0 || s.o.users.publish(of.key, of.rate, Clock()) || !s.over(of.limit) {
 			continue
 		}
-		s.fail(proto.CodeRateLimited, fmt.Sprintf("%s: %v", of.limit, of.rate), ref)
+		s.limited(of.limit, of.rate, ref)
 		return true
 	}
 	return false

@@ -153,7 +153,12 @@ func (c *conn) read(p []byte) (n int, err error) {
 		return 0, err
 	}
 	c.heard.Store(clock())
-	err = c.frames.follow(p[:n], int64(c.owner.o.FrameBytes))
+	most := c.owner.o.FrameBytes
+	now := c.session.MessageBytes(most)
+	err = c.frames.follow(p[:n], int64(now))
+	if err == errTooBig && now < most {
+		c.session.TooLong()
+	}
 	if c.frames.fresh {
 		c.frames.fresh, c.since = false, clock()
 	}
