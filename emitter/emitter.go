@@ -63,6 +63,7 @@ type Emitter struct {
 	running     sync.WaitGroup // lanes with events
 	queued      atomic.Int64   // events in lanes
 	queuedBytes atomic.Int64
+	proofs      sync.Map // *proof by the address of a server
 
 	sent, unheard, failed atomic.Uint64
 	last                  atomic.Pointer[error] // what Redis did with the last event, nil when it took it

@@ -151,6 +151,11 @@ func (l *lane) queue(room proto.Room) {
 	if l.emitter.agreed.Load() || l.emitter.unsure.Load() > 0 {
 		master, _ = l.emitter.master(l.emitter.ctx, l.emitter.layout.Position(room))
 	}
+	l.queueFor(master, room)
+}
+
+// queueFor is queue for a master that is known. It is called with mu held.
+func (l *lane) queueFor(master *redis.Client, room proto.Room) {
 	rooms, running := l.ready[master]
 	l.ready[master] = append(rooms, room)
 	if !running {
@@ -173,7 +178,7 @@ func (e *Emitter) forget(s *sending) {
 // run publishes to one master until nothing waits for it.
 func (l *lane) run(master *redis.Client) {
 	for calls := l.next(master); len(calls) > 0; calls = l.next(master) {
-		l.publish(calls)
+		l.publish(master, calls)
 	}
 }
 
@@ -235,10 +240,10 @@ func (l *lane) abandoned(s *sending) bool {
 	return true
 }
 
-// publish tries until Redis has answered to every call.
-func (l *lane) publish(calls [][]*sending) {
+// publish tries until each call is answered, or has gone to another master's goroutine.
+func (l *lane) publish(master *redis.Client, calls [][]*sending) {
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		if calls = l.once(calls); len(calls) == 0 {
+		if calls = l.once(master, calls); len(calls) == 0 {
 			return
 		}
 		select {
@@ -249,33 +254,51 @@ func (l *lane) publish(calls [][]*sending) {
 }
 
 // once is one round trip, and returns what is to be tried again.
-func (l *lane) once(calls [][]*sending) (again [][]*sending) {
+func (l *lane) once(master *redis.Client, calls [][]*sending) (again [][]*sending) {
 	e := l.emitter
 	ctx, cancel := context.WithTimeout(e.ctx, roundTrip)
 	defer cancel()
-	if err := e.agree(ctx); err != nil {
+	fail := func(calls [][]*sending, err error) {
 		for _, events := range calls {
 			again = l.failed(again, events, err)
 		}
+	}
+	if err := e.agree(ctx); err != nil {
+		fail(calls, err)
+		return again
+	}
+	calls, lost, err := l.keep(ctx, master, calls)
+	if fail(lost, err); len(calls) == 0 {
 		return again
 	}
 	mirrored, _ := e.mirrors(ctx)
 	made := make([]call, len(calls))
 	answers := make([]*redis.Cmd, len(calls))
-	_, perr := e.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, perr := master.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, events := range calls {
 			made[i] = e.call(events[0].room, events, mirrored)
 			answers[i] = publishScript.EvalSha(ctx, p, made[i].keys, made[i].args...)
 		}
 		return nil
 	})
+	moved, answered := false, time.Now()
 	for i, events := range calls {
 		said, err := answer(answers[i], perr)
-		if redis.HasErrorPrefix(err, "NOSCRIPT") { // somebody has made Redis forget
+		switch {
+		case redis.HasErrorPrefix(err, "NOSCRIPT"): // somebody has made Redis forget
+			said, err = publishScript.Eval(ctx, master, made[i].keys, made[i].args...).Result()
+			answered = time.Now()
+		case redis.HasErrorPrefix(err, "ASK"): // the slot is on its way to another server, which the library finds
 			said, err = publishScript.Eval(ctx, e.rdb, made[i].keys, made[i].args...).Result()
+			answered = time.Now()
 		}
+		_, elsewhere := redis.IsMovedError(err)
+		moved = moved || elsewhere
 		if err = e.doubt(err); err == nil {
 			err = e.published(events, said)
+		}
+		if err == nil {
+			err = e.proven(ctx, master, events[0].room, answered, e.running.Go)
 		}
 		if err != nil {
 			again = l.failed(again, events, err)
@@ -286,10 +309,34 @@ func (l *lane) once(calls [][]*sending) (again [][]*sending) {
 		}
 		l.called(events[0].room)
 	}
+	if moved {
+		_, _ = e.Masters(ctx) // by which the next try goes
+	}
 	if len(again) == 0 {
 		l.failing(nil)
 	}
 	return again
+}
+
+// keep returns the calls that are for the master, and those of which nobody knows whose they are, and
+// why. Those of another master go to its goroutine.
+func (l *lane) keep(ctx context.Context, master *redis.Client, calls [][]*sending) (its, lost [][]*sending, err error) {
+	for _, events := range calls {
+		room := events[0].room
+		now, merr := l.emitter.master(ctx, l.emitter.layout.Position(room))
+		switch {
+		case merr != nil:
+			lost, err = append(lost, events), l.emitter.doubt(merr)
+		case now == master:
+			its = append(its, events)
+		default:
+			l.mu.Lock()
+			l.waiting[room] = append(events, l.waiting[room]...)
+			l.queueFor(now, room)
+			l.mu.Unlock()
+		}
+	}
+	return its, lost, err
 }
 
 func (l *lane) failing(err error) {
@@ -322,7 +369,7 @@ func (l *lane) failed(again [][]*sending, events []*sending, err error) [][]*sen
 	for _, s := range events {
 		switch {
 		case !errors.Is(err, ErrUnavailable):
-			s.err = err
+			s.receipt, s.err = Receipt{EventID: s.receipt.EventID}, err
 			l.end(s)
 		case !l.abandoned(s):
 			rest = append(rest, s)

@@ -59,7 +59,7 @@ func (e *Emitter) call(room proto.Room, events []*sending, mirrored bool) call {
 
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// published puts what the script said into the receipts.
+// published puts what the script said into the receipts, which count once the answer is proven.
 func (e *Emitter) published(events []*sending, said any) error {
 	answers, ok := said.([]any)
 	if !ok || len(answers) != 3*len(events) {
@@ -69,15 +69,18 @@ func (e *Emitter) published(events []*sending, said any) error {
 		what, _ := answers[3*i].(string)
 		at, _ := answers[3*i+1].(string)
 		receivers, _ := answers[3*i+2].(int64)
-		if what == "reused" {
+		if s.err = nil; what == "reused" {
 			s.err = ErrEventIDReused
 			continue
 		}
-		var err error
-		if s.receipt.Position, err = proto.ParsePosition(at); err != nil {
+		position, err := proto.ParsePosition(at)
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		s.receipt.Duplicate, s.receipt.Receivers = what == "duplicate", e.receivers(receivers)
+		if what == "duplicate" && s.receipt.Position == position {
+			continue // that was this very call, whose answer did not count: see proof
+		}
+		s.receipt.Position, s.receipt.Duplicate, s.receipt.Receivers = position, what == "duplicate", e.receivers(receivers)
 	}
 	return nil
 }

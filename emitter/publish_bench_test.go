@@ -178,3 +178,41 @@ func BenchmarkSend(b *testing.B) {
 	b.ReportMetric(median(least), "bare-script/s")
 	b.ReportMetric(median(sent)/median(least), "send/bare")
 }
+
+// BenchmarkAck is how long one caller waits for the receipt of a durable event, of 200 a second that it sends one
+// after the other, and of the first one after a pause of two seconds, on a single Redis and on a cluster, whose
+// answers need a proof (docs/adr/0014).
+func BenchmarkAck(b *testing.B) {
+	for name, srv := range redistest.Each(b) {
+		b.Run(name, func(b *testing.B) {
+			e := emitter.New(srv.Settings())
+			defer e.Close()
+			var busy, first []time.Duration
+			send := func() time.Duration {
+				began := time.Now()
+				if _, err := e.SendToRoom(b.Context(), "orders", "order.paid", strings.Repeat("x", 200)); err != nil {
+					b.Fatal(err)
+				}
+				return time.Since(began)
+			}
+			for b.Loop() {
+				for range 5 {
+					<-time.After(2 * time.Second)
+					first = append(first, send())
+				}
+				for range 2_000 {
+					<-time.After(5 * time.Millisecond)
+					busy = append(busy, send())
+				}
+			}
+			slices.Sort(busy)
+			slices.Sort(first)
+			at := func(all []time.Duration, percent int) float64 {
+				return float64(all[(len(all)-1)*percent/100].Microseconds())
+			}
+			b.ReportMetric(at(busy, 50), "µs-p50")
+			b.ReportMetric(at(busy, 99), "µs-p99")
+			b.ReportMetric(at(first, 50), "µs-after-a-pause")
+		})
+	}
+}

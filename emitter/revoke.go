@@ -50,7 +50,9 @@ func (e *Emitter) revoke(ctx context.Context, r proto.Revocation) error {
 	if err := e.agree(ctx); err != nil {
 		return err
 	}
-	return e.doubt(e.revoking(ctx, e.rdb, r, revokeScript.Run).Err())
+	return e.settle(ctx, proto.Control, e.layout.Revoked(), func(server *redis.Client) error {
+		return e.revoking(ctx, server, r, revokeScript.Run).Err()
+	})
 }
 
 func (e *Emitter) revoking(ctx context.Context, on redis.Scripter, r proto.Revocation,

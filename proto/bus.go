@@ -263,6 +263,9 @@ func (l Layout) Crowd(r Room) string { return l.name(string(r), "in") }
 // Snapshot is the string that holds a room's snapshot.
 func (l Layout) Snapshot(r Room) string { return l.name(string(r), "snap") }
 
+// Proof is a string that a server of a cluster writes to see whether its replicas still follow.
+func (l Layout) Proof(r Room) string { return l.name(string(r), "proof") }
+
 // Ticket is the string that holds the token of a ticket.
 func (l Layout) Ticket(id TicketID) string { return l.name("$ticket:"+string(id), "token") }
 

@@ -242,14 +242,14 @@ var faults = []fault{
 	{name: "8 a master stands still", on: "cluster", breaks: func(s *scene) {
 		c := s.cluster()
 		defer c.FailsOver()()
-		for _, d := range lasting([]time.Duration{500 * time.Millisecond, 5 * time.Second}, time.Minute) { // its replica takes its place
+		for _, d := range lasting([]time.Duration{500 * time.Millisecond, time.Second, 5 * time.Second}, 15*time.Second, time.Minute) { // its replica takes its place
 			master, began := c.Master(s.rooms[0]), s.history.Now()
 			pass(300 * time.Millisecond)
 			master.Pause()
 			pass(d)
 			master.Resume()
 			c.Settled()
-			s.lost(began, "") // what it took before it knew that it is not the master any more
+			s.forked(began)
 		}
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "7 messages between a cluster's servers are lost", on: "cluster", ways: emitter.Classic, breaks: func(s *scene) {
@@ -263,7 +263,7 @@ var faults = []fault{
 		pass(5 * time.Second)
 		c.Servers[i].Resume()
 		c.Settled()
-		s.lost(began, "") // if it was a master
+		s.forked(began) // if it was a master
 	}, wants: func(s *scene, _ []checker.Record) { s.stayed() }},
 	{name: "11 a node is cut off from Redis", on: "single", far: true, breaks: func(s *scene) {
 		for _, d := range lasting([]time.Duration{0, 0}, time.Second, 2*time.Minute) {

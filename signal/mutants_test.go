@@ -90,6 +90,20 @@ var mutants = []mutant{
 	{name: "a master that is away holds up the events of all", edits: []edit{
 		{"emitter/lane.go", "if l.emitter.agreed.Load() || l.emitter.unsure.Load() > 0 {", "if false {"},
 	}, in: "./emitter", run: "TestOtherMastersGoOn"},
+	{name: "whatever a server of a cluster answers is believed", edits: []edit{
+		{"emitter/proof.go", "if e.at.Mode != Cluster {", "if true {"},
+	}, in: "./emitter", run: "TestAckExists"},
+	{name: "who is not told what is revoked lets everybody in", edits: []edit{
+		{"signal/transport/websocket.go", "if !w.trust.begun() {", "if false {"},
+		{"signal/transport/trust.go", "return t.until.Load() < clock()", "return t.begun() && t.until.Load() < clock()"},
+	}, run: "TestStartsWithoutRedis"},
+	{name: "one room that cannot be read hides the others", edits: []edit{
+		{"emitter/roll.lua", "redis.call('MGET', ARGV[1] .. name .. ARGV[2])[1]", "redis.call('GET', ARGV[1] .. name .. ARGV[2])"},
+		{"signal/bus/check.go", "if all || errors.Is(err, emitter.ErrUnavailable) {", "if all || err != nil {"},
+	}, run: "TestPoisonedRoom/single/position"},
+	{name: "anybody says what nodes say", edits: []edit{
+		{"proto/bus.go", "m.Event.Event.CheckSent(); err", "m.Event.Event.Check(); err"},
+	}, in: "./proto", run: "TestMessageVectors"},
 	{name: "a connection on which nothing arrives is kept", edits: []edit{
 		{"signal/bus/canary.go", "silent > canarySilent", "false"},
 	}, in: "./signal/bus", run: "TestStaleConnection"},

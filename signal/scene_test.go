@@ -308,6 +308,12 @@ func (s *scene) lost(began time.Duration, room proto.Room) {
 	s.history.Add(checker.Record{Kind: checker.Loss, Began: began, Room: room})
 }
 
+// forked takes down that from a moment on a server that was a master no more may have told nodes what it then
+// dropped. What it acknowledged is excused by nothing.
+func (s *scene) forked(began time.Duration) {
+	s.history.Add(checker.Record{Kind: checker.Fork, Began: began})
+}
+
 // end stops the senders, waits until everybody is where Redis is, and asks the checker.
 func (s *scene) end() (records []checker.Record) {
 	s.t.Helper()

@@ -30,7 +30,7 @@ func Check(records []Record, kept int) []Violation {
 		}
 	}
 	for _, r := range records { // who was where, and what Redis has lost, is known before
-		if r.Kind == Loss && r.Room == "" {
+		if (r.Kind == Loss || r.Kind == Fork) && r.Room == "" {
 			for _, room := range rooms {
 				room.know(r)
 			}
@@ -68,6 +68,7 @@ type room struct {
 	events map[proto.EventID]*event
 	places map[proto.Position]proto.EventID // what senders, clients and Redis say of them
 	losses []Record
+	forks  []Record // and losses: clients may be told of either
 	trims  []Record
 	final  *Record
 	tops   []Record // sent, each with a higher number than the one before
@@ -124,7 +125,9 @@ func (r *room) know(rec Record) {
 	case Event:
 		r.place(rec)
 	case Loss:
-		r.losses = append(r.losses, rec)
+		r.losses, r.forks = append(r.losses, rec), append(r.forks, rec)
+	case Fork:
+		r.forks = append(r.forks, rec)
 	case Trim:
 		r.trims = append(r.trims, rec)
 	case Final:
@@ -237,7 +240,7 @@ func (r *room) told(c *client, rec Record, was proto.Position) {
 
 // lost says whether Redis had lost something of this room.
 func (r *room) lost(at time.Duration, was proto.Position) bool {
-	return (r.forked || r.off(was)) && slices.ContainsFunc(r.losses, func(l Record) bool { return l.Began <= at })
+	return (r.forked || r.off(was)) && slices.ContainsFunc(r.forks, func(l Record) bool { return l.Began <= at })
 }
 
 // regained says whether Redis may have lost what stood after rec's position up to was, and had it
@@ -245,7 +248,7 @@ func (r *room) lost(at time.Duration, was proto.Position) bool {
 // stood still and, before it hears that it is none any more, does what a replica does after it.
 func (r *room) regained(rec Record, was proto.Position) bool {
 	return rec.Position.Epoch == was.Epoch && rec.Position.Sequence < was.Sequence &&
-		slices.ContainsFunc(r.losses, func(l Record) bool { return l.Began <= rec.At && rec.At <= l.At+toldWithin })
+		slices.ContainsFunc(r.forks, func(l Record) bool { return l.Began <= rec.At && rec.At <= l.At+toldWithin })
 }
 
 // toldWithin is how long after a loss clients may be told of it.
@@ -382,7 +385,7 @@ func (r *room) end() {
 	numbers := map[proto.Position]proto.EventID{} // without tags
 	for p, id := range r.places {
 		p.Tag = proto.Tag{}
-		if other, taken := numbers[p]; taken && other != id && len(r.losses) == 0 {
+		if other, taken := numbers[p]; taken && other != id && len(r.forks) == 0 {
 			r.bad(Agreement, Record{Kind: Final, Room: r.final.Room, ID: id, Position: p}, "the number is also that of %s", other)
 		}
 		numbers[p] = id

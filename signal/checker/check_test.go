@@ -56,7 +56,7 @@ func read(t *testing.T, text string) (all []checker.Record) {
 			}
 		case checker.Gone, checker.Revoke:
 			r.Client, r.Room = w[1], ""
-		case checker.Loss:
+		case checker.Loss, checker.Fork:
 			r.Room, r.Began = "", time.Second
 		case checker.Trim:
 			r.Began = at
@@ -109,6 +109,7 @@ func TestGood(t *testing.T) {
 		"sent again behind another":    in + ab + "event C a Ea; event C b Eab; loss; sending c; sent c Eac; sending b; sent b Eacb; resync C Eac forked; event C b Eacb; final Eacb",
 		"told only when it is back":    in + ab + "event C a Ea; event C b Eab; gone C; loss; sending c; sent c Eac; joining C Eab; joined C Eac forked; final Eac",
 		"had nothing of what is gone":  in + a + "event C a Ea; " + "sending b; sent b Eab; loss; sending c; sent c Eac; event C c Eac; final Eac",
+		"acknowledged once it counts":  in + "sending a; event C a Ea; fork; sending b; sent b Eb; sent a Eba; resync C Eb forked; event C a Eba; final Eba",
 		"a long chain":                 in + ab + "event C a Ea; event C b Eab; sending c; sent c Eabc; sending d; sent d Eabcd; sending e; sent e Eabcde; event C c Eabc; event C d Eabcd; event C e Eabcde; final Eabcde",
 		"revoked":                      in + a + "revoke C; event C a Ea; gone C; wait; wait; wait; " + b + "final Eab",
 	} {
@@ -171,14 +172,15 @@ func TestBad(t *testing.T) {
 			"a resync out of the room":      a + "loss; resync C F epoch; final F",
 		},
 		checker.Unexcused: {
-			"acknowledged and gone":          in + ab + "event C a Ea; final Ea",
-			"acknowledged at the second try": in + "sending a; sending a; sent a Ea duplicate; final E",
-			"the first one":                  in + a + "final E",
-			"another one instead":            in + a + "sending b; sent b Eb; final Eb",
-			"gone after the loss":            in + "loss; " + a + "final E",
-			"another incarnation":            in + a + "event C a Ea; final F",
-			"who had it is not told":         in + ab + "event C a Ea; event C b Eab; loss; final Ea",
-			"lost only in the old part":      in + "sending x; sent x Ex; " + ab + "sending c; sent c Eabc; sending d; sent d Eabcd; sending e; sent e Eabcde; final Eabcde",
+			"acknowledged and gone":           in + ab + "event C a Ea; final Ea",
+			"acknowledged at the second try":  in + "sending a; sending a; sent a Ea duplicate; final E",
+			"the first one":                   in + a + "final E",
+			"another one instead":             in + a + "sending b; sent b Eb; final Eb",
+			"gone after the loss":             in + "loss; " + a + "final E",
+			"another incarnation":             in + a + "event C a Ea; final F",
+			"who had it is not told":          in + ab + "event C a Ea; event C b Eab; loss; final Ea",
+			"acknowledged by a former master": in + a + "event C a Ea; fork; sending b; sent b Eb; resync C Eb forked; final Eb",
+			"lost only in the old part":       in + "sending x; sent x Ex; " + ab + "sending c; sent c Eabc; sending d; sent d Eabcd; sending e; sent e Eabcde; final Eabcde",
 		},
 		checker.Behind: {
 			"the last one is missing":  in + ab + "event C a Ea; final Eab",

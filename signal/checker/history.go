@@ -37,6 +37,7 @@ const (
 	Gone    Kind = "gone"    // Client, Room or none: it is not in the room, or in none, until it joins again
 
 	Loss   Kind = "loss"   // Redis lost what it had from Began on; of Room, or of all
+	Fork   Kind = "fork"   // from Began on Redis may have told clients what it dropped afterwards; of what it acknowledged it lost nothing
 	Trim   Kind = "trim"   // Redis lost a room's log, and nothing else
 	Revoke Kind = "revoke" // Client may hear nothing any more
 	Final  Kind = "final"  // Room, Position, Log: what Redis has at the end, when all is quiet

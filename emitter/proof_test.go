@@ -1,0 +1,114 @@
+package emitter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/signal-team/signal/emitter"
+	"github.com/signal-team/signal/emitter/redistest"
+	"github.com/signal-team/signal/proto"
+)
+
+// TestAckExists: an event of which a cluster's master has said that it took it is there, and so is a
+// revocation, also if that master stood still until its replica had taken its place, and said so when it woke.
+func TestAckExists(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	defer c.FailsOver()()
+	const services, rooms = 16, 24
+	type acked struct {
+		room proto.Room
+		id   proto.EventID
+		at   proto.Position
+	}
+	var (
+		mu      sync.Mutex
+		all     []acked
+		revoked []proto.UserID
+		over    atomic.Bool
+		working sync.WaitGroup
+	)
+	for s := range services {
+		e := open(t, c.Settings())
+		for r := range rooms {
+			working.Go(func() {
+				for i := 0; !over.Load(); i++ {
+					room, id := proto.Room(fmt.Sprintf("s%d.%d.%d", s, r, i/100)), proto.EventID(fmt.Sprint("e", i)) // a room's log has 256
+					receipt, err := e.SendToRoom(context.Background(), room, "n", i, emitter.EventID(id))
+					if err == nil {
+						mu.Lock()
+						all = append(all, acked{room, id, receipt.Position})
+						mu.Unlock()
+					} else if !errors.Is(err, emitter.ErrUnavailable) {
+						t.Error(err)
+					}
+					<-time.After(20 * time.Millisecond)
+				}
+			})
+		}
+		working.Go(func() {
+			for i := 0; !over.Load(); i++ {
+				user := proto.UserID(fmt.Sprint("u", s, ".", i))
+				if e.Revoke(context.Background(), proto.Revocation{User: user}) == nil {
+					mu.Lock()
+					revoked = append(revoked, user)
+					mu.Unlock()
+				}
+				<-time.After(20 * time.Millisecond)
+			}
+		})
+	}
+	for _, key := range []proto.Room{proto.Control, "s0.0.0", proto.Control} {
+		<-time.After(500 * time.Millisecond)
+		master := c.Master(key)
+		master.Pause()
+		<-time.After(4 * time.Second) // its replica takes its place after two and a half
+		master.Resume()
+		c.Settled()
+	}
+	over.Store(true)
+	working.Wait()
+	e := open(t, c.Settings())
+	kept := map[proto.Room]map[proto.EventID]proto.Position{}
+	lost := 0
+	for _, a := range all {
+		if kept[a.room] == nil {
+			kept[a.room] = map[proto.EventID]proto.Position{}
+			events, _, err := e.Kept(t.Context(), a.room)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range events {
+				kept[a.room][m.EventID] = m.Position
+			}
+		}
+		if kept[a.room][a.id] != a.at {
+			lost++
+		}
+	}
+	t.Logf("%d events and %d revocations acknowledged", len(all), len(revoked))
+	if lost > 0 {
+		t.Errorf("%d of %d acknowledged events are not where they were said to be", lost, len(all))
+	}
+	written := map[proto.UserID]bool{}
+	for after, more := "", true; more; {
+		page, last, _, m, err := e.Revocations(t.Context(), after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page {
+			written[r.User] = true
+		}
+		after, more = last, m
+	}
+	for _, u := range revoked {
+		if !written[u] {
+			t.Errorf("%s is not revoked any more", u)
+		}
+	}
+}
