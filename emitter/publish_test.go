@@ -130,6 +130,68 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// TestPages: what is kept is read in pages that are bounded in bytes, from a position or from a number on,
+// and whoever only looks writes nothing.
+func TestPages(t *testing.T) {
+	for name, srv := range redistest.Each(t) {
+		t.Run(name, func(t *testing.T) {
+			e := open(t, srv.Settings())
+			for size, perPage := range map[int]int{10: 16, 20 << 10: 6, 30 << 10: 4, 60 << 10: 2, 120 << 10: 1} {
+				room := proto.Room(fmt.Sprint("r", size))
+				if p := e.Read(t.Context(), []emitter.Read{{Room: room, Look: true}})[0]; p.Err != nil || p.Found != proto.None {
+					t.Errorf("an untouched room: %+v", p)
+				}
+				const events = 40
+				for i := range events {
+					if _, err := e.SendToRoom(t.Context(), room, "e", strings.Repeat("x", size)); err != nil {
+						t.Fatal(i, err)
+					}
+				}
+				for _, from := range []uint64{1, 2, 33, events} {
+					n, next := from, emitter.Read{Room: room, From: from, Look: true, All: true}
+					for pages := 1; ; pages++ {
+						p := e.Read(t.Context(), []emitter.Read{next})[0]
+						if p.Err != nil || p.Found != proto.OK || len(p.Events) == 0 {
+							t.Fatalf("%d bytes, after %d: %+v", size, n, p)
+						}
+						if want := min(perPage, int(events-n+1)); len(p.Events) != want {
+							t.Errorf("%d bytes: %d events in a page, want %d", size, len(p.Events), want)
+						}
+						for _, m := range p.Events {
+							if m.Position.Sequence != n {
+								t.Fatalf("%d bytes: %d comes for %d", size, m.Position.Sequence, n)
+							}
+							n++
+						}
+						last := p.Events[len(p.Events)-1].Position
+						if last == p.Top {
+							break
+						}
+						next = emitter.Read{Room: room, Since: last.String(), Look: true, All: true}
+					}
+					if n != events+1 {
+						t.Errorf("%d bytes, from %d: it ends at %d", size, from, n)
+					}
+				}
+				for from, want := range map[uint64]proto.Found{events + 1: proto.OK, events + 2: proto.Rewound} {
+					if p := e.Read(t.Context(), []emitter.Read{{Room: room, From: from, Look: true}})[0]; p.Err != nil || p.Found != want || len(p.Events) > 0 {
+						t.Errorf("from %d: %+v, want %s", from, p, want)
+					}
+				}
+			}
+			rdb := srv.Settings().Open()
+			defer rdb.Close()
+			if n, err := rdb.Exists(t.Context(), srv.Settings().Layout().Position("untouched")).Result(); n != 0 || err != nil {
+				t.Error(n, err)
+			}
+			e.Read(t.Context(), []emitter.Read{{Room: "untouched", Look: true}, {Room: "untouched", From: 1, Look: true}})
+			if n, err := rdb.Exists(t.Context(), srv.Settings().Layout().Position("untouched")).Result(); n != 0 || err != nil {
+				t.Errorf("a look has written %d keys, %v", n, err)
+			}
+		})
+	}
+}
+
 // TestRetry: an event that Redis did not answer for is sent again under its id until it
 // does, and is one event.
 func TestRetry(t *testing.T) {

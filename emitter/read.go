@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,6 +22,9 @@ var readScript = redis.NewScript(readSource)
 type Read struct {
 	Room  proto.Room
 	Since string // "" asks for the room's position alone, and makes one for a room without
+	From  uint64 // instead of Since: the number of the first event that is wanted, in whatever incarnation
+	Look  bool   // writes nothing: a room without a position is proto.None
+	All   bool   // all that is kept, not only what is worth a replay to a client that comes back
 }
 
 // A Page is the answer to a Read.
@@ -33,7 +37,8 @@ type Page struct {
 const (
 	MostReplayed = 256
 	pageEvents   = 16
-	emptyAge     = 3600 // seconds that a room without an event keeps its incarnation
+	PageBytes    = 128 << 10 // but one event at least
+	emptyAge     = 3600      // seconds that a room without an event keeps its incarnation
 )
 
 // Read reads what follows positions, for nodes, in one round trip.
@@ -63,10 +68,20 @@ func (e *Emitter) Read(ctx context.Context, reads []Read) []Page {
 }
 
 func (e *Emitter) reading(r Read) call {
-	most := max(e.at.History(r.Room).Events, 1)
+	most := min(max(e.at.History(r.Room).Events, 1), MostReplayed)
+	if r.All {
+		most = 2 * MaxHistoryEvents
+	}
+	since, epoch := r.Since, proto.NewEpoch()
+	if r.From > 0 {
+		since = strconv.FormatUint(r.From-1, 10)
+	}
+	if r.Look {
+		epoch = ""
+	}
 	return call{
 		[]string{e.layout.Position(r.Room), e.layout.Log(r.Room)},
-		[]any{r.Since, min(most, MostReplayed), pageEvents, proto.NewEpoch(), emptyAge},
+		[]any{since, most, pageEvents, PageBytes, epoch, emptyAge},
 	}
 }
 
@@ -84,7 +99,9 @@ func (e *Emitter) page(r Read, answer any) Page {
 	top, _ := said[1].(string)
 	lines, _ := said[2].([]any)
 	var p Page
-	p.Found = proto.Found(found)
+	if p.Found = proto.Found(found); p.Found == proto.None {
+		return p
+	}
 	var err error
 	if p.Top, err = proto.ParsePosition(top); err != nil {
 		return bad("%w", err)
@@ -92,9 +109,11 @@ func (e *Emitter) page(r Read, answer any) Page {
 	if p.Found != proto.OK {
 		return p
 	}
-	at, err := proto.ParsePosition(r.Since)
-	if err != nil {
-		return bad("%w", err)
+	var at proto.Position // zero before the first event of one that is asked for by its number
+	if r.From == 0 {
+		if at, err = proto.ParsePosition(r.Since); err != nil {
+			return bad("%w", err)
+		}
 	}
 	for _, line := range lines {
 		s, _ := line.(string)
@@ -103,10 +122,16 @@ func (e *Emitter) page(r Read, answer any) Page {
 		if err == nil {
 			err = e.signer.Check(r.Room, m.EventID, b)
 		}
+		if at.IsZero() && m.Position.Epoch == p.Top.Epoch && m.Position.Sequence == r.From {
+			at = m.Before()
+		}
 		if err != nil || !m.Follows(at) {
 			return Page{Page: proto.Page{Found: proto.Trimmed, Top: p.Top}} // somebody else writes to the log
 		}
 		p.Events, at = append(p.Events, m), m.Position
+	}
+	if len(lines) == 0 && r.From == p.Top.Sequence+1 {
+		return p
 	}
 	if at.Sequence >= p.Top.Sequence && at != p.Top || len(lines) == 0 && at != p.Top {
 		return Page{Page: proto.Page{Found: proto.Trimmed, Top: p.Top}}

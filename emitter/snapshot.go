@@ -43,7 +43,7 @@ func (e *Emitter) SetSnapshot(ctx context.Context, room proto.Room, data any, at
 	if err := e.agree(ctx); err != nil {
 		return fail(err)
 	}
-	p := e.Read(ctx, []Read{{room, at.String()}})[0]
+	p := e.Read(ctx, []Read{{Room: room, Since: at.String(), Look: true}})[0]
 	switch {
 	case p.Err != nil:
 		return fail(p.Err)
@@ -79,44 +79,9 @@ func (e *Emitter) Snapshot(ctx context.Context, room proto.Room) (s Snapshot, no
 	if err := errors.Join(e.check(room, "snapshot", b), json.Unmarshal(b, &s)); err != nil || s.Position.IsZero() {
 		return fail(ErrNoSnapshot) // not one of ours
 	}
-	p := e.Read(ctx, []Read{{room, s.Position.String()}})[0]
+	p := e.Read(ctx, []Read{{Room: room, Since: s.Position.String(), Look: true}})[0]
 	if p.Err != nil {
 		return fail(p.Err)
 	}
 	return s, p.Page, nil
-}
-
-// Kept are the events of a room that Redis keeps, the oldest first and without a gap, and
-// where the room is; for nodes.
-func (e *Emitter) Kept(ctx context.Context, room proto.Room) (events []proto.Message, top proto.Position, err error) {
-	var at *redis.StringCmd
-	var log *redis.StringSliceCmd
-	_, err = e.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		at = p.Get(ctx, e.layout.Position(room))
-		log = p.LRange(ctx, e.layout.Log(room), 0, -1)
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, top, Classify(err)
-	}
-	if top, err = proto.ParsePosition(at.Val()); err != nil {
-		return nil, proto.Position{}, nil // nobody has written to it
-	}
-	for _, line := range log.Val() {
-		b := []byte(line)
-		m, err := proto.DecodeMessage(b)
-		if err == nil {
-			err = e.signer.Check(room, m.EventID, b)
-		}
-		if n := len(events); err != nil || m.Position.Epoch != top.Epoch || n > 0 && !m.Follows(events[n-1].Position) {
-			events = events[:0] // what comes after it counts
-			continue
-		}
-		m.Room = room
-		events = append(events, m)
-	}
-	if n := len(events); n > 0 && events[n-1].Position != top {
-		events = nil
-	}
-	return events, top, nil
 }

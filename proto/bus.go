@@ -157,6 +157,11 @@ func (m *Message) Follows(at Position) bool {
 	return m.Position.Epoch == at.Epoch && m.Position.Sequence == at.Sequence+1 && m.Previous == at.Tag
 }
 
+// Before is the position that a durable event follows.
+func (m *Message) Before() Position {
+	return Position{Epoch: m.Position.Epoch, Sequence: m.Position.Sequence - 1, Tag: m.Previous}
+}
+
 func (m *Message) field(key string, value []byte) (err error) {
 	var s string
 	switch key {

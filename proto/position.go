@@ -151,6 +151,7 @@ const (
 	Rewound Found = "rewound" // ahead of the room: Redis lost its last events
 	Forked  Found = "forked"  // Redis lost events, and others took their numbers
 	Behind  Found = "behind"  // more is missing than is worth a replay
+	None    Found = "none"    // the room has no position, and was only looked at
 	Trimmed Found = "trimmed" // what is missing is not kept any more
 )
 

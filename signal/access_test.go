@@ -496,7 +496,7 @@ func TestBootstrap(t *testing.T) {
 		UserID    proto.UserID
 		Rooms     proto.Grants
 		Heartbeat int
-		Positions map[proto.Room]proto.Position
+		Positions map[proto.Room]*proto.Position
 		Limits    map[string]float64
 	}) {
 		t.Helper()
@@ -511,16 +511,30 @@ func TestBootstrap(t *testing.T) {
 		_ = json.NewDecoder(answer.Body).Decode(&said)
 		return answer.StatusCode, said
 	}
+	if _, said := get("?room=orders"); len(said.Positions) != 5 || said.Positions["orders"] != nil {
+		t.Errorf("untouched rooms are at %v", said.Positions)
+	}
+	rdb := srv.Client()
+	defer rdb.Close()
+	if keys := rdb.Keys(t.Context(), "sg:*:at").Val(); len(keys) > 0 {
+		t.Errorf("a question has written %v", keys)
+	}
+	events := []func() (emitter.Receipt, error){
+		func() (emitter.Receipt, error) { return n.SendToRoom(t.Context(), "orders", "missed", 1) },
+		func() (emitter.Receipt, error) { return n.SendToUser(t.Context(), "u1", "missed", 2) },
+		func() (emitter.Receipt, error) { return n.Broadcast(t.Context(), "missed", 3) },
+	}
+	for _, e := range events { // before the page asks
+		if _, err := e(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	status, said := get("?room=orders")
 	if status != 200 || said.UserID != "u1" || !slices.Equal(said.Addresses, []string{"wss://" + n.addr() + "/ws"}) || said.Heartbeat != 25_000 ||
 		!slices.Equal(said.Rooms, proto.Grants{"orders"}) || said.Limits["rooms"] != 200 || len(said.Positions) != 5 {
 		t.Errorf("%d %+v", status, said)
 	}
-	for _, e := range []func() (emitter.Receipt, error){
-		func() (emitter.Receipt, error) { return n.SendToRoom(t.Context(), "orders", "missed", 1) },
-		func() (emitter.Receipt, error) { return n.SendToUser(t.Context(), "u1", "missed", 2) },
-		func() (emitter.Receipt, error) { return n.Broadcast(t.Context(), "missed", 3) },
-	} {
+	for _, e := range events {
 		if _, err := e(); err != nil {
 			t.Fatal(err)
 		}

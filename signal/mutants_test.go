@@ -38,8 +38,8 @@ var mutants = []mutant{
 		{"proto/bus.go", " && m.Previous == at.Tag", ""},
 		{"signal/room/room.go", "case e.Position == p:", "case e.Position.Sequence == p.Sequence:"},
 		{"signal/room/room.go", "r.open && top != r.at", "r.open && top.Sequence != r.at.Sequence"},
-		{"emitter/read.lua", "if missing == 0 then return {t == tag and 'ok' or 'forked', top, {}} end", "if missing == 0 then return {'ok', top, {}} end"},
-		{"emitter/read.lua", "if first[3] ~= t then return {'forked', top, {}} end\n", ""},
+		{"emitter/read.lua", "if missing == 0 then return {(t or tag) == tag and 'ok' or 'forked', top, {}} end", "if missing == 0 then return {'ok', top, {}} end"},
+		{"emitter/read.lua", "if t and first[3] ~= t then return {'forked', top, {}} end\n", ""},
 		{"emitter/read.go", "at.Sequence >= p.Top.Sequence && at != p.Top || len(lines) == 0 && at != p.Top", "false"},
 	}, run: "TestFaults/^2_"},
 	{name: "a tag is made without the one before", edits: []edit{

@@ -125,9 +125,9 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 	})
 	o := api.Options{
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
-		Historian: n.emitter, Verifier: overHTTP, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Admits: n.sockets.Admits, Refused: func(err error) { n.sessions.Refused(err) }, Revoker: n.emitter,
+		Historian: n.emitter, Verifier: overHTTP, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Admits: n.sockets.Admits, Budget: budget{n}, Refused: func(err error) { n.sessions.Refused(err) }, Revoker: n.emitter,
 		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
-		Tickets:  n.emitter, Locator: n.emitter, Origins: cfg.AllowedOrigins,
+		Tickets:  n.emitter, Origins: cfg.AllowedOrigins,
 		Facts: api.Facts{
 			Addresses: cfg.PublicAddrs, DefaultRooms: rooms(cfg.DefaultRooms), Rooms: cfg.LimitRooms, FrameBytes: cfg.FrameBytes,
 			Frames: cfg.LimitFrames.PerSecond, Joins: cfg.LimitJoins.PerSecond, Publishes: cfg.LimitPublishes.PerSecond,
@@ -154,6 +154,17 @@ func (j judge) Revoke(all []proto.Revocation) (fresh []proto.Revocation) {
 }
 
 func (j judge) Trust(d time.Duration) { j.node.sockets.Trust(d) }
+
+// A budget is what sessions know of users and addresses, for requests over HTTP.
+type budget struct{ node *Node }
+
+func (b budget) AdmitAddress(r *http.Request) string {
+	return b.node.sessions.AdmitAddress(b.node.sockets.Address(r))
+}
+func (b budget) AdmitUser(u proto.UserID) (func(), string) { return b.node.sessions.AdmitUser(u) }
+func (b budget) Replayed(u proto.UserID, bytes int) time.Duration {
+	return b.node.sessions.Replayed(u, bytes)
+}
 
 // keep is how long a revocation may cover a token that lives.
 func keep(cfg Config) time.Duration {
@@ -193,7 +204,7 @@ func (n *Node) listen(cfg *Config) (err error) {
 
 func server(h http.Handler) *http.Server {
 	return &http.Server{ // the timeouts end with an upgrade
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 70 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: zap.NewStdLog(zap.NewNop()), // it tells of clients' mistakes only
 	}
 }
@@ -215,7 +226,10 @@ func limits(cfg Config) session.Limits {
 		Controls:    session.Rate(cfg.LimitControls),
 		Errors:      session.Rate{PerSecond: float64(cfg.LimitErrors) / 60, Burst: cfg.LimitErrors},
 		EarlyFrames: cfg.LimitEarlyFrames, EarlyBytes: cfg.LimitEarlyBytes,
+		PublishBytes:    session.Rate(cfg.LimitPublishBytes),
 		UserConnections: cfg.LimitUserConnections, UserPublishes: session.Rate(cfg.LimitUserPublishes), TenantPublishes: session.Rate(cfg.LimitTenantPublishes),
+		UserPublishBytes: session.Rate(cfg.LimitUserPublishBytes), TenantPublishBytes: session.Rate(cfg.LimitTenantPublishBytes),
+		Requests: session.Rate(cfg.LimitRequests), AddressRequests: session.Rate(cfg.LimitAddressRequests), ReplayBytes: session.Rate(cfg.LimitReplayBytes),
 		Handshakes: session.Rate(cfg.LimitHandshakes), AddressEarly: cfg.LimitAddressEarly, Early: cfg.LimitEarly, Connections: cfg.LimitConnections,
 		DryRun: cfg.Limits == "dry",
 	}

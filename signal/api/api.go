@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/pprof"
@@ -43,10 +44,10 @@ type Options struct {
 	Revoker     Revoker
 	Refused     func(error)              // gets why a token was refused
 	Admits      func(*http.Request) bool // a request that is to be asked about is within the rate of its address
-	Trusted     func() bool              // nobody is revoked without this node knowing of it
+	Budget      Budget
+	Trusted     func() bool // nobody is revoked without this node knowing of it
 	Exchange    Exchange
 	Tickets     TicketKeeper
-	Locator     Locator
 	Facts       Facts
 	Origins     auth.Origins   // of pages that may read answers
 	Key         emitter.Secret // of POST /api/…; empty closes them
@@ -57,10 +58,11 @@ type Options struct {
 // Public is what clients and services reach.
 func Public(o Options) http.Handler {
 	r := chi.NewRouter()
-	r.Use(harden, o.cors())
+	r.Use(bounded, harden, o.cors())
 	r.Handle("/ws", o.WebSocket)
-	r.With(key(o.Key)).Post("/api/send", send(o.Sender))
-	r.With(key(o.Key)).Post("/api/revoke", revoke(o.Revoker))
+	service := r.With(key(o.Key), affords())
+	service.Post("/api/send", send(o.Sender))
+	service.Post("/api/revoke", revoke(o.Revoker))
 	history(r, o)
 	realtime(r, o)
 	problems(r)
@@ -76,7 +78,7 @@ func Public(o Options) http.Handler {
 // Admin is what operators reach: on a private address, without a key.
 func Admin(o Options) http.Handler {
 	r := chi.NewRouter()
-	r.Use(harden)
+	r.Use(bounded, harden)
 	health(r, o.Ready)
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
 	r.HandleFunc("/debug/pprof/*", pprof.Index)
@@ -173,9 +175,9 @@ func (t to) target() (target proto.Target, err error) {
 	return target, err
 }
 
-// read reads a body, or answers what is wrong with it.
-func read(w http.ResponseWriter, r *http.Request, into any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, emitter.MaxEvent))
+// read reads a body of at most so many bytes, or answers what is wrong with it.
+func read(w http.ResponseWriter, r *http.Request, most int64, into any) bool {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	switch {
@@ -185,7 +187,7 @@ func read(w http.ResponseWriter, r *http.Request, into any) bool {
 		err = errors.New("there is something behind the JSON object")
 	}
 	if _, big := errors.AsType[*http.MaxBytesError](err); big {
-		problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, "at most 131072 bytes are allowed")
+		problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, fmt.Sprintf("at most %d bytes are allowed", most))
 	} else if err != nil {
 		problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+strings.TrimPrefix(err.Error(), "json: "))
 	}
@@ -195,7 +197,7 @@ func read(w http.ResponseWriter, r *http.Request, into any) bool {
 func send(s Sender) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q request
-		if !read(w, r, &q) {
+		if !read(w, r, emitter.MaxEvent, &q) {
 			return
 		}
 		target, err := q.To.target()
@@ -240,7 +242,7 @@ func revoke(e Revoker) http.HandlerFunc {
 			Room    proto.Room   `json:"room"`
 			Reason  string       `json:"reason"`
 		}
-		if !read(w, r, &q) {
+		if !read(w, r, emitter.MaxEvent, &q) {
 			return
 		}
 		err := e.Revoke(r.Context(), proto.Revocation{User: q.User, Session: q.Session, Token: q.Token, Tenant: q.Tenant, Room: q.Room, Reason: q.Reason})

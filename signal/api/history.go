@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -17,7 +18,7 @@ import (
 
 // A Historian knows what is kept of a room.
 type Historian interface {
-	Kept(ctx context.Context, room proto.Room) ([]proto.Message, proto.Position, error)
+	Locator
 	Snapshot(ctx context.Context, room proto.Room) (emitter.Snapshot, proto.Page, error)
 }
 
@@ -29,12 +30,12 @@ type Verifier interface {
 
 // history is for clients' pages: what was missed, and the present state.
 func history(r chi.Router, o Options) {
-	r.Get("/replay/*", o.inRoom("/replay/", replay(o.Historian)))
-	r.Get("/snapshot/*", o.inRoom("/snapshot/", snapshot(o.Historian)))
+	r.Get("/replay/*", o.admitted(o.inRoom("/replay/", replay(o.Historian, o.Budget))))
+	r.Get("/snapshot/*", o.admitted(o.inRoom("/snapshot/", snapshot(o.Historian))))
 }
 
 // A roomHandler answers for a room that the client may join.
-type roomHandler func(w http.ResponseWriter, r *http.Request, room proto.Room)
+type roomHandler func(w http.ResponseWriter, r *http.Request, who auth.Identity, room proto.Room)
 
 // inRoom lets in who has a token that allows the room, or one of the default rooms. The
 // room is the rest of the path, and may have slashes.
@@ -44,6 +45,11 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 		if !ok {
 			return
 		}
+		done, ok := o.enter(w, who.User)
+		if !ok {
+			return
+		}
+		defer done()
 		room := proto.Room(strings.TrimPrefix(r.URL.Path, prefix))
 		switch {
 		case room == proto.Broadcasts:
@@ -58,14 +64,18 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 				return
 			}
 		}
-		next(w, r, room)
+		next(w, r, who, room)
 	}
 }
 
 // replay answers with the events after ?since=<position>, or from ?fromSeq=<number> on, as
 // the frames that clients get. What is not kept any more is 410, with the reason.
-func replay(h Historian) roomHandler {
-	return func(w http.ResponseWriter, r *http.Request, room proto.Room) {
+//
+// It reads and writes one page after the other, as fast as the client takes them and its user may: a
+// history of any length costs the node a page. The answer ends at its position, which is where the
+// room is unless the time for it has run out.
+func replay(h Historian, b Budget) roomHandler {
+	return func(w http.ResponseWriter, r *http.Request, who auth.Identity, room proto.Room) {
 		q := r.URL.Query()
 		since, err := proto.ParsePosition(q.Get("since"))
 		from, ferr := strconv.ParseUint(q.Get("fromSeq"), 10, 53)
@@ -80,62 +90,61 @@ func replay(h Historian) roomHandler {
 			problem(w, http.StatusBadRequest, proto.CodeBadRequest, "fromSeq must be a number from 1 on")
 			return
 		}
-		events, top, err := h.Kept(r.Context(), room)
-		if err != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+		defer cancel()
+		next := emitter.Read{Room: room, Since: since.String(), From: from, Look: true, All: true}
+		page := h.Read(ctx, []emitter.Read{next})[0]
+		switch {
+		case page.Err != nil:
 			unanswered(w)
 			return
-		}
-		if top.IsZero() {
+		case page.Found == proto.None:
 			problem(w, http.StatusNotFound, proto.CodeNotFound, "nobody has sent to this room, or not for a day")
 			return
-		}
-		if q.Has("since") {
-			from = since.Sequence + 1
-		}
-		var found proto.Found
-		events, found = after(events, top, since, from)
-		if found != proto.OK {
-			gone(w, found, top)
+		case page.Found != proto.OK:
+			gone(w, page.Found, page.Top)
 			return
 		}
-		frames := make([]json.RawMessage, len(events))
-		for i, m := range events {
-			frames[i] = proto.AppendEvent(nil, m.Event)
+		name, _ := json.Marshal(room.Public())
+		w.Header().Set("Content-Type", "application/json")
+		out := append(append(append(make([]byte, 0, 4<<10), `{"room":`...), name...), `,"events":[`...)
+		at, first := page.Top, true // unless there are events
+		for page.Err == nil && page.Found == proto.OK && len(page.Events) > 0 {
+			for _, m := range page.Events {
+				if m.Room = room; !first {
+					out = append(out, ',')
+				}
+				out, at, first = proto.AppendEvent(out, m.Event), m.Position, false
+			}
+			if _, err := w.Write(out); err != nil {
+				return // it has gone, or takes too little
+			}
+			wait := b.Replayed(who.User, len(out))
+			if out = out[:0]; at == page.Top {
+				break
+			}
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			}
+			page = h.Read(ctx, []emitter.Read{{Room: room, Since: at.String(), Look: true, All: true}})[0]
 		}
-		write(w, http.StatusOK, "application/json", map[string]any{"room": room.Public(), "position": top, "events": frames})
+		out = append(append(append(out, `],"position":"`...), at.String()...), "\"}\n"...)
+		_, _ = w.Write(out)
 	}
-}
-
-// after are the events from a number on. If since is a position, they must follow it.
-func after(events []proto.Message, top, since proto.Position, from uint64) ([]proto.Message, proto.Found) {
-	switch {
-	case !since.IsZero() && since.Epoch != top.Epoch:
-		return nil, proto.Epoch
-	case from > top.Sequence+1:
-		return nil, proto.Rewound
-	case from == top.Sequence+1 && (since.IsZero() || since == top):
-		return nil, proto.OK
-	case from == top.Sequence+1:
-		return nil, proto.Forked
-	case len(events) == 0 || from < events[0].Position.Sequence:
-		return nil, proto.Trimmed
-	}
-	events = events[from-events[0].Position.Sequence:]
-	if !since.IsZero() && !events[0].Follows(since) {
-		return nil, proto.Forked
-	}
-	return events, proto.OK
 }
 
 // snapshot answers with the state that a service has set, and the position to join from.
 func snapshot(h Historian) roomHandler {
-	return func(w http.ResponseWriter, r *http.Request, room proto.Room) {
+	return func(w http.ResponseWriter, r *http.Request, _ auth.Identity, room proto.Room) {
 		s, now, err := h.Snapshot(r.Context(), room)
 		switch {
 		case errors.Is(err, emitter.ErrNoSnapshot):
 			problem(w, http.StatusNotFound, proto.CodeNotFound, "no service has set a snapshot of this room")
 		case err != nil:
 			unanswered(w)
+		case now.Found == proto.None: // it begins anew with the next event, or with who joins it
+			gone(w, proto.Epoch, now.Top)
 		case now.Found != proto.OK:
 			gone(w, now.Found, now.Top)
 		default:
@@ -156,10 +165,14 @@ func gone(w http.ResponseWriter, why proto.Found, top proto.Position) {
 		proto.Behind:  "more has happened since than is worth a replay",
 		proto.Trimmed: "what has happened since is not kept any more",
 	}[why]
-	write(w, http.StatusGone, "application/problem+json", map[string]any{
+	document := map[string]any{
 		"type": "about:blank", "title": http.StatusText(http.StatusGone), "status": http.StatusGone,
-		"code": proto.CodeGone, "detail": reason, "reason": why, "position": top,
-	})
+		"code": proto.CodeGone, "detail": reason, "reason": why,
+	}
+	if !top.IsZero() {
+		document["position"] = top
+	}
+	write(w, http.StatusGone, "application/problem+json", document)
 }
 
 func unanswered(w http.ResponseWriter) {

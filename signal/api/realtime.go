@@ -51,9 +51,12 @@ type Facts struct {
 }
 
 func realtime(r chi.Router, o Options) {
-	r.Post("/realtime/token", o.exchange)
-	r.Get("/realtime/bootstrap", o.bootstrap)
+	r.Post("/realtime/token", o.admitted(o.exchange))
+	r.Get("/realtime/bootstrap", o.admitted(o.bootstrap))
 }
+
+// tokenBody is the longest body of POST /realtime/token.
+const tokenBody = 1 << 10
 
 // judgeTime bounds how long a token may take to be judged.
 const judgeTime = 4 * time.Second
@@ -138,13 +141,18 @@ func (o Options) exchange(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		Ticket bool `json:"ticket"`
 	}
-	if r.ContentLength != 0 && !read(w, r, &q) {
+	if r.ContentLength != 0 && !read(w, r, tokenBody, &q) {
 		return
 	}
 	who, ok := o.identify(w, r, x.Access, access)
 	if !ok {
 		return
 	}
+	done, ok := o.enter(w, who.User)
+	if !ok {
+		return
+	}
+	defer done()
 	if latest := time.Now().Add(x.Life).Unix(); who.Expires == 0 || who.Expires > latest {
 		who.Expires = latest
 	}
@@ -176,11 +184,20 @@ func (o Options) bootstrap(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	done, ok := o.enter(w, who.User)
+	if !ok {
+		return
+	}
+	defer done()
 	rooms := slices.Concat([]proto.Room{proto.Broadcasts}, o.Facts.DefaultRooms)
 	if who.User != "" {
 		rooms = append(rooms, proto.UserRoom(who.User))
 	}
 	var named []proto.Room
+	if most := o.Facts.Rooms; most > 0 && len(r.URL.Query()["room"]) > most {
+		problem(w, http.StatusBadRequest, proto.CodeTooManyRooms, "more rooms than a connection may join")
+		return
+	}
 	for _, name := range r.URL.Query()["room"] {
 		room := proto.Room(name)
 		if err, bad := errors.AsType[*proto.NameError](room.Check()); bad {
@@ -200,15 +217,17 @@ func (o Options) bootstrap(w http.ResponseWriter, r *http.Request) {
 	rooms = slices.DeleteFunc(rooms, func(r proto.Room) bool { return o.Revoked.Room(who.Bearer, r) })
 	reads := make([]emitter.Read, len(rooms))
 	for i, room := range rooms {
-		reads[i].Room = room
+		reads[i] = emitter.Read{Room: room, Look: true}
 	}
-	positions := map[proto.Room]proto.Position{}
-	for i, p := range o.Locator.Read(r.Context(), reads) {
+	positions := map[proto.Room]*proto.Position{}
+	for i, p := range o.Historian.Read(r.Context(), reads) {
 		if p.Err != nil {
 			unanswered(w)
 			return
 		}
-		positions[rooms[i].Public()] = p.Top
+		if positions[rooms[i].Public()] = nil; p.Found != proto.None {
+			positions[rooms[i].Public()] = &p.Top
+		}
 	}
 	f := o.Facts
 	write(w, http.StatusOK, "application/json", map[string]any{

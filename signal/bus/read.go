@@ -15,7 +15,7 @@ import (
 // What is read of Redis when a room or a client lacks events: those after a position. Each
 // link reads for its own rooms.
 const (
-	readsAtOnce  = 64
+	readsAtOnce  = 32 // pages of emitter.PageBytes each, at most
 	readTimeout  = 2 * time.Second
 	readAgain    = 100 * time.Millisecond // while Redis is away; twice as long each time
 	readAgainMax = 2 * time.Second

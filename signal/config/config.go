@@ -57,34 +57,40 @@ type Config struct {
 	JWTMaxLifetime time.Duration `env:"APP_ENV_SIGNAL_JWT_MAX_LIFETIME"`               // longest life of a token; 15m for the audience signal, else no limit
 	APIKey         Secret        `env:"APP_ENV_SIGNAL_API_KEY"`                        // of POST /api/send; without it the endpoint is closed
 
-	PublicAddrs          []string       `env:"APP_ENV_SIGNAL_PUBLIC_ADDRS"`                                                // wss://signal.example.com/ws: where bootstrap sends clients; where they asked when empty
-	DefaultRooms         []string       `env:"APP_ENV_SIGNAL_DEFAULT_ROOMS" envDefault:"ws-default,ws-notification"`       // every client is in these
-	AllowedOrigins       []string       `env:"APP_ENV_SIGNAL_ALLOWED_ORIGINS"`                                             // https://app.example.com, or *; empty: the same host only
-	Limits               string         `env:"APP_ENV_SIGNAL_LIMITS" envDefault:"on"`                                      // off: no limit of a rate or a count, for load tests; dry: counted and logged only
-	LimitFrames          Rate           `env:"APP_ENV_SIGNAL_LIMIT_FRAMES" envDefault:"50/100"`                            // of a connection, a second and at once; 0 is none
-	LimitJoins           Rate           `env:"APP_ENV_SIGNAL_LIMIT_JOINS" envDefault:"20/100"`                             // the same
-	LimitPublishes       Rate           `env:"APP_ENV_SIGNAL_LIMIT_PUBLISHES" envDefault:"50/100"`                         // the same
-	LimitControls        Rate           `env:"APP_ENV_SIGNAL_LIMIT_CONTROLS" envDefault:"20/100"`                          // pings and pongs of a connection
-	LimitUserPublishes   Rate           `env:"APP_ENV_SIGNAL_LIMIT_USER_PUBLISHES" envDefault:"200/400"`                   // of all connections of a user, on this node
-	LimitTenantPublishes Rate           `env:"APP_ENV_SIGNAL_LIMIT_TENANT_PUBLISHES" envDefault:"1000/2000"`               // of a tenant
-	LimitUserConnections int            `env:"APP_ENV_SIGNAL_LIMIT_USER_CONNECTIONS" envDefault:"20"`                      // of a user, on this node
-	LimitConnections     int            `env:"APP_ENV_SIGNAL_LIMIT_CONNECTIONS" envDefault:"50000"`                        // of this node
-	LimitHandshakes      Rate           `env:"APP_ENV_SIGNAL_LIMIT_HANDSHAKES" envDefault:"20/60"`                         // of an address
-	LimitAddressEarly    int            `env:"APP_ENV_SIGNAL_LIMIT_ADDRESS_EARLY" envDefault:"50"`                         // connections of an address that are not authenticated
-	LimitEarly           int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY" envDefault:"2000"`                               // of all addresses
-	LimitEarlyFrames     int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY_FRAMES" envDefault:"4"`                           // of a connection that is not authenticated
-	LimitEarlyBytes      int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY_BYTES" envDefault:"8192"`                         // in one of these
-	OriginRequired       bool           `env:"APP_ENV_SIGNAL_ORIGIN_REQUIRED" envDefault:"false"`                          // clients that say no Origin are refused: such as are no pages
-	TrustedProxies       []netip.Prefix `env:"APP_ENV_SIGNAL_TRUSTED_PROXIES"`                                             // networks whose X-Forwarded-For counts
-	LimitErrors          int            `env:"APP_ENV_SIGNAL_LIMIT_ERRORS" envDefault:"10"`                                // mistakes of a connection in a minute
-	LimitRooms           int            `env:"APP_ENV_SIGNAL_LIMIT_ROOMS" envDefault:"200"`                                // of a connection, and in a frame
-	FrameBytes           int            `env:"APP_ENV_SIGNAL_FRAME_BYTES" envDefault:"65536"`                              // largest frame from a client
-	Encryption           string         `env:"APP_ENV_SIGNAL_ENCRYPTION" envDefault:"optional"`                            // of frames: off, optional (clients that offer a key), required
-	EncryptionInfo       string         `env:"APP_ENV_SIGNAL_ENCRYPTION_INFO" envDefault:"ignis-ecdh-p256-aes-256-gcm-v1"` // context of the key derivation: the original's hkdfInfo
-	Ignis                string         `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                                   // hear the original's channels, or off; mirror: also publish there what is published here
-	AuthTimeout          time.Duration  `env:"APP_ENV_SIGNAL_AUTH_TIMEOUT" envDefault:"5s"`                                // from the connect to the authenticate frame
-	Readers              string         `env:"APP_ENV_SIGNAL_READERS" envDefault:"auto"`                                   // how connections are read: auto, epoll or goroutine
-	LogLevel             string         `env:"APP_ENV_SIGNAL_LOG_LEVEL" envDefault:"info"`                                 // debug, info, warn, error
+	PublicAddrs             []string       `env:"APP_ENV_SIGNAL_PUBLIC_ADDRS"`                                                // wss://signal.example.com/ws: where bootstrap sends clients; where they asked when empty
+	DefaultRooms            []string       `env:"APP_ENV_SIGNAL_DEFAULT_ROOMS" envDefault:"ws-default,ws-notification"`       // every client is in these
+	AllowedOrigins          []string       `env:"APP_ENV_SIGNAL_ALLOWED_ORIGINS"`                                             // https://app.example.com, or *; empty: the same host only
+	Limits                  string         `env:"APP_ENV_SIGNAL_LIMITS" envDefault:"on"`                                      // off: no limit of a rate or a count, for load tests; dry: counted and logged only
+	LimitFrames             Rate           `env:"APP_ENV_SIGNAL_LIMIT_FRAMES" envDefault:"50/100"`                            // of a connection, a second and at once; 0 is none
+	LimitJoins              Rate           `env:"APP_ENV_SIGNAL_LIMIT_JOINS" envDefault:"20/100"`                             // the same
+	LimitPublishes          Rate           `env:"APP_ENV_SIGNAL_LIMIT_PUBLISHES" envDefault:"50/100"`                         // the same
+	LimitControls           Rate           `env:"APP_ENV_SIGNAL_LIMIT_CONTROLS" envDefault:"20/100"`                          // pings and pongs of a connection
+	LimitUserPublishes      Rate           `env:"APP_ENV_SIGNAL_LIMIT_USER_PUBLISHES" envDefault:"200/400"`                   // of all connections of a user, on this node
+	LimitTenantPublishes    Rate           `env:"APP_ENV_SIGNAL_LIMIT_TENANT_PUBLISHES" envDefault:"1000/2000"`               // of a tenant
+	LimitPublishBytes       Rate           `env:"APP_ENV_SIGNAL_LIMIT_PUBLISH_BYTES" envDefault:"131072/1048576"`             // of their data
+	LimitUserPublishBytes   Rate           `env:"APP_ENV_SIGNAL_LIMIT_USER_PUBLISH_BYTES" envDefault:"262144/4194304"`        // of all connections of a user, on this node
+	LimitTenantPublishBytes Rate           `env:"APP_ENV_SIGNAL_LIMIT_TENANT_PUBLISH_BYTES" envDefault:"2097152/16777216"`    // of a tenant
+	LimitRequests           Rate           `env:"APP_ENV_SIGNAL_LIMIT_REQUESTS" envDefault:"10/40"`                           // over HTTP, of a user, on this node
+	LimitAddressRequests    Rate           `env:"APP_ENV_SIGNAL_LIMIT_ADDRESS_REQUESTS" envDefault:"50/500"`                  // of an address
+	LimitReplayBytes        Rate           `env:"APP_ENV_SIGNAL_LIMIT_REPLAY_BYTES" envDefault:"4194304/33554432"`            // of history that a user is given
+	LimitUserConnections    int            `env:"APP_ENV_SIGNAL_LIMIT_USER_CONNECTIONS" envDefault:"20"`                      // of a user, on this node
+	LimitConnections        int            `env:"APP_ENV_SIGNAL_LIMIT_CONNECTIONS" envDefault:"50000"`                        // of this node
+	LimitHandshakes         Rate           `env:"APP_ENV_SIGNAL_LIMIT_HANDSHAKES" envDefault:"20/60"`                         // of an address
+	LimitAddressEarly       int            `env:"APP_ENV_SIGNAL_LIMIT_ADDRESS_EARLY" envDefault:"50"`                         // connections of an address that are not authenticated
+	LimitEarly              int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY" envDefault:"2000"`                               // of all addresses
+	LimitEarlyFrames        int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY_FRAMES" envDefault:"4"`                           // of a connection that is not authenticated
+	LimitEarlyBytes         int            `env:"APP_ENV_SIGNAL_LIMIT_EARLY_BYTES" envDefault:"8192"`                         // in one of these
+	OriginRequired          bool           `env:"APP_ENV_SIGNAL_ORIGIN_REQUIRED" envDefault:"false"`                          // clients that say no Origin are refused: such as are no pages
+	TrustedProxies          []netip.Prefix `env:"APP_ENV_SIGNAL_TRUSTED_PROXIES"`                                             // networks whose X-Forwarded-For counts
+	LimitErrors             int            `env:"APP_ENV_SIGNAL_LIMIT_ERRORS" envDefault:"10"`                                // mistakes of a connection in a minute
+	LimitRooms              int            `env:"APP_ENV_SIGNAL_LIMIT_ROOMS" envDefault:"200"`                                // of a connection, and in a frame
+	FrameBytes              int            `env:"APP_ENV_SIGNAL_FRAME_BYTES" envDefault:"65536"`                              // largest frame from a client
+	Encryption              string         `env:"APP_ENV_SIGNAL_ENCRYPTION" envDefault:"optional"`                            // of frames: off, optional (clients that offer a key), required
+	EncryptionInfo          string         `env:"APP_ENV_SIGNAL_ENCRYPTION_INFO" envDefault:"ignis-ecdh-p256-aes-256-gcm-v1"` // context of the key derivation: the original's hkdfInfo
+	Ignis                   string         `env:"APP_ENV_SIGNAL_IGNIS" envDefault:"listen"`                                   // hear the original's channels, or off; mirror: also publish there what is published here
+	AuthTimeout             time.Duration  `env:"APP_ENV_SIGNAL_AUTH_TIMEOUT" envDefault:"5s"`                                // from the connect to the authenticate frame
+	Readers                 string         `env:"APP_ENV_SIGNAL_READERS" envDefault:"auto"`                                   // how connections are read: auto, epoll or goroutine
+	LogLevel                string         `env:"APP_ENV_SIGNAL_LOG_LEVEL" envDefault:"info"`                                 // debug, info, warn, error
 }
 
 // A Rate is how often something may happen, and how much of it at once: 50/100, or 0 for no
@@ -245,7 +251,8 @@ func (c Config) mistakes() (all []mistake) {
 	}
 	oneOf("LIMITS", c.Limits, "on", "off", "dry")
 	for name, r := range map[string]Rate{"LIMIT_FRAMES": c.LimitFrames, "LIMIT_JOINS": c.LimitJoins, "LIMIT_PUBLISHES": c.LimitPublishes,
-		"LIMIT_USER_PUBLISHES": c.LimitUserPublishes, "LIMIT_TENANT_PUBLISHES": c.LimitTenantPublishes, "LIMIT_HANDSHAKES": c.LimitHandshakes, "LIMIT_CONTROLS": c.LimitControls} {
+		"LIMIT_USER_PUBLISHES": c.LimitUserPublishes, "LIMIT_TENANT_PUBLISHES": c.LimitTenantPublishes, "LIMIT_HANDSHAKES": c.LimitHandshakes, "LIMIT_PUBLISH_BYTES": c.LimitPublishBytes, "LIMIT_USER_PUBLISH_BYTES": c.LimitUserPublishBytes,
+		"LIMIT_TENANT_PUBLISH_BYTES": c.LimitTenantPublishBytes, "LIMIT_REQUESTS": c.LimitRequests, "LIMIT_ADDRESS_REQUESTS": c.LimitAddressRequests, "LIMIT_REPLAY_BYTES": c.LimitReplayBytes, "LIMIT_CONTROLS": c.LimitControls} {
 		check(r.PerSecond >= 0 && (r.PerSecond == 0 || r.Burst >= 1), name, "a number a second and one at once, such as 50/100, or 0", r)
 	}
 	for name, n := range map[string]int{

@@ -21,7 +21,8 @@ type Client struct {
 	members []*member // guarded by mu: the rooms that it has joined or is joining
 	closed  bool      // guarded by mu
 
-	open atomic.Int32 // joins without their last answer
+	open     atomic.Int32 // joins without their last answer
+	replayed atomic.Int64 // bytes that Redis was read for, since Replayed
 
 	// Of the shard alone.
 	blocked bool      // its connection takes nothing more until Drained
@@ -78,6 +79,9 @@ func (h *Hub) Add(id, was proto.ClientID, conn Conn) *Client {
 // Drained says that the connection takes frames again, after it did not take all of a
 // batch.
 func (c *Client) Drained() { c.shard.drain(c) }
+
+// Replayed is how many bytes of histories Redis was read for, for this client, since it was last called.
+func (c *Client) Replayed() int { return int(c.replayed.Swap(0)) }
 
 // outstanding is how many joins of one client may wait for their rooms.
 const outstanding = 32

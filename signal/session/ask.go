@@ -61,7 +61,7 @@ func (s *Session) ask(a ask) {
 	r := s.rarely()
 	s.mu.Lock()
 	if r.asking == nil {
-		r.asking = newLane[ask](&sync.WaitGroup{})
+		r.asking = newLane(&sync.WaitGroup{}, s.unasked)
 	}
 	s.mu.Unlock()
 	if a.again != nil { // rights that a newer token takes back do not wait
@@ -69,7 +69,15 @@ func (s *Session) ask(a ask) {
 		return
 	}
 	if !r.asking.take(a, s.askOne) {
+		s.unasked(a)
 		s.fail(proto.CodeBusy, "32 frames wait for the application: wait for their answers", a.id)
+	}
+}
+
+// unasked is for what is never asked.
+func (s *Session) unasked(a ask) {
+	if a.publish != nil {
+		s.published(*a.publish)
 	}
 }
 
@@ -105,6 +113,7 @@ func (s *Session) askOne(a ask) {
 		}
 	}
 	if ctx.Err() != nil {
+		s.unasked(a)
 		return
 	}
 	switch {
@@ -122,6 +131,7 @@ func (s *Session) askOne(a ask) {
 		}
 		client.Leave("", lost)
 	case a.publish != nil && unsaid != nil:
+		s.unasked(a)
 		s.fail(proto.CodeUnavailable, "the application does not say whether this is allowed: the event was not sent", a.id)
 	case a.publish != nil:
 		s.enqueue(*a.publish)

@@ -32,9 +32,17 @@ type Limits struct {
 	EarlyFrames   int  // before it is authenticated
 	EarlyBytes    int  // of one of these
 
-	UserConnections int  // of one user, on this node
-	UserPublishes   Rate // of all of them
-	TenantPublishes Rate // of all connections of one tenant, on this node
+	PublishBytes Rate // of the data of its publishes and its own events
+
+	UserConnections    int  // of one user, on this node
+	UserPublishes      Rate // of all of them
+	UserPublishBytes   Rate
+	TenantPublishes    Rate // of all connections of one tenant, on this node
+	TenantPublishBytes Rate
+
+	Requests        Rate // over HTTP, of a user
+	AddressRequests Rate // of an address
+	ReplayBytes     Rate // of history that a user is given, over HTTP and by joins
 
 	Handshakes   Rate // of one address
 	AddressEarly int  // connections of one address that are not authenticated
@@ -54,25 +62,43 @@ var began = time.Now()
 type Bucket int64
 
 // Allow says whether one more is within the rate.
-func (b *Bucket) Allow(r Rate, now int64) bool {
+func (b *Bucket) Allow(r Rate, now int64) bool { return b.AllowN(r, now, 1) }
+
+// AllowN is Allow for n at once; more than the burst count as the burst.
+func (b *Bucket) AllowN(r Rate, now int64, n int) bool {
 	if r.PerSecond <= 0 {
 		return true
 	}
-	each := int64(float64(time.Second) / r.PerSecond)
+	n = min(n, r.Burst)
 	at := max(int64(*b), now)
-	if at-now > each*int64(r.Burst-1) {
+	if at-now > r.lasts(r.Burst-n) {
 		return false
 	}
-	*b = Bucket(at + each)
+	*b = Bucket(at + r.lasts(n))
 	return true
 }
+
+// Spend takes n, within the rate or not, and returns how long it takes until it is within it.
+func (b *Bucket) Spend(r Rate, now int64, n int) time.Duration {
+	at := max(int64(*b), now) + r.lasts(n)
+	*b = Bucket(at)
+	return time.Duration(max(at-now-r.lasts(r.Burst), 0))
+}
+
+// lasts is in how many nanoseconds n come.
+func (r Rate) lasts(n int) int64 { return int64(float64(n) * float64(time.Second) / r.PerSecond) }
 
 // Full says whether a new one would do as well.
 func (b *Bucket) Full(now int64) bool { return int64(*b) <= now }
 
 // tooOften answers a frame that is beyond a rate.
 func (s *Session) tooOften(b *Bucket, r Rate, limit, ref string) bool {
-	if b.Allow(r, Clock()) || !s.over(limit) {
+	return s.tooMuch(b, r, 1, limit, ref)
+}
+
+// tooMuch is tooOften for n at once.
+func (s *Session) tooMuch(b *Bucket, r Rate, n int, limit, ref string) bool {
+	if b.AllowN(r, Clock(), n) || !s.over(limit) {
 		return false
 	}
 	s.limited(limit, r, ref)

@@ -14,21 +14,15 @@ import (
 	"github.com/signal-team/signal/signal/hook"
 )
 
-// The most that waits for the application on a node, of all clients; what comes then is refused at once.
-const (
-	messagesMost     = 4096
-	messageBytesMost = 16 << 20
-)
-
 // messages are the clients' own events that wait for the application. They outlive their session: who
 // says something and goes has said it.
 type messages struct {
-	mu      sync.Mutex
-	waiting int            // guarded by mu
-	bytes   int            // guarded by mu
+	backlog
 	running sync.WaitGroup // lanes
-	ctx     context.Context
-	stop    context.CancelFunc // of those that are on their way; both are guarded by mu
+
+	mu   sync.Mutex
+	ctx  context.Context    // guarded by mu
+	stop context.CancelFunc // guarded by mu: of those that are on their way
 }
 
 // until is the context of what is asked: it ends with the node.
@@ -39,24 +33,6 @@ func (m *messages) until() context.Context {
 		m.ctx, m.stop = context.WithCancel(context.Background())
 	}
 	return m.ctx
-}
-
-func (m *messages) enter(size int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.waiting >= messagesMost || m.bytes+size > messageBytesMost {
-		return false
-	}
-	m.waiting++
-	m.bytes += size
-	return true
-}
-
-func (m *messages) leave(size int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.waiting--
-	m.bytes -= size
 }
 
 // A said is an event of a client's own on its way to the application, and when it came.
@@ -77,11 +53,11 @@ func (s *Session) message(f proto.Frame) {
 		s.fail(name.Code, name.Error(), f.ID)
 		return
 	}
-	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
+	if s.publishesTooMuch(f) {
 		return
 	}
 	who, _ := s.who()
-	if s.publishesTooOften(who.Bearer, f.ID) {
+	if s.publishesTooOften(who.Bearer, len(f.Data), f.ID) {
 		return
 	}
 	if s.o.Spared() {
@@ -95,16 +71,16 @@ func (s *Session) message(f proto.Frame) {
 		Event: f.Event, Data: slices.Clone(f.Data), Frame: f.ID,
 	}
 	all := &s.o.messages
-	if !all.enter(len(m.Data)) {
+	if !all.enter(who.User, len(m.Data)) {
 		s.o.MessageDropped("full")
-		s.failLater(fmt.Sprintf("%d events or 16 MiB wait for the application: this one was not taken", messagesMost), f.ID)
+		s.failLater(fmt.Sprintf("%d events or 16 MiB wait for the application, or 2 MiB of this user's: this one was not taken", backlogEvents), f.ID)
 		return
 	}
 	if s.rare.messages == nil {
-		s.rare.messages = newLane[said](&all.running)
+		s.rare.messages = newLane(&all.running, func(said) {}) // it is never stopped
 	}
 	if !s.rare.messages.take(said{m, now}, s.messageOne) {
-		all.leave(len(m.Data))
+		all.leave(who.User, len(m.Data))
 		s.o.MessageDropped("busy")
 		s.fail(proto.CodeBusy, "32 events wait for the application: wait for their answers", f.ID)
 	}
@@ -113,7 +89,7 @@ func (s *Session) message(f proto.Frame) {
 // messageOne runs in the lane. What has waited there for too long the application is not asked about: a slow
 // one answers the first of many, and the others are told soon.
 func (s *Session) messageOne(m said) {
-	defer s.o.messages.leave(len(m.Data))
+	defer s.o.messages.leave(m.User, len(m.Data))
 	who, _ := s.who()
 	if _, revoked := s.o.Revoked.Judge(who.Bearer); revoked { // meanwhile
 		s.fail(proto.CodeForbidden, string(m.Event), m.Frame)

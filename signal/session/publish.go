@@ -29,14 +29,15 @@ type lane[T any] struct {
 	ctx     context.Context    // of what is done; ends with the session
 	stop    context.CancelFunc // drops what has not begun yet
 	running *sync.WaitGroup    // the goroutine
+	dropped func(T)            // gets what is never done, since the session has ended
 
 	mu    sync.Mutex
 	queue []T // guarded by mu: the first one is being done
 }
 
 // newLane counts its goroutine among those that run.
-func newLane[T any](running *sync.WaitGroup) *lane[T] {
-	l := &lane[T]{running: running}
+func newLane[T any](running *sync.WaitGroup, dropped func(T)) *lane[T] {
+	l := &lane[T]{running: running, dropped: dropped}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	return l
 }
@@ -82,8 +83,12 @@ func (l *lane[T]) run(do func(T)) {
 		do(p)
 		l.mu.Lock()
 		if l.queue = l.queue[1:]; len(l.queue) == 0 || l.ctx.Err() != nil {
+			rest := l.queue
 			l.queue = nil
 			l.mu.Unlock()
+			for _, p := range rest {
+				l.dropped(p)
+			}
 			return
 		}
 		l.mu.Unlock()
@@ -91,7 +96,7 @@ func (l *lane[T]) run(do func(T)) {
 }
 
 func (s *Session) publish(f proto.Frame) {
-	if s.tooOften(&s.rarely().publishes, s.o.Limits.Publishes, "publishes", f.ID) {
+	if s.publishesTooMuch(f) {
 		return
 	}
 	p, err := f.Publish()
@@ -101,6 +106,10 @@ func (s *Session) publish(f proto.Frame) {
 	}
 	who, _ := s.who()
 	one := publish{p, who.User, f.ID}
+	if !s.o.publishing.enter(one.user, len(one.Data)) {
+		s.fail(proto.CodeBusy, "16 MiB of clients' events wait for Redis on this node, or 2 MiB of this user's", one.ref)
+		return
+	}
 	if s.o.Permissions != nil && !who.Publish.Allow(p.Room) && (s.isAsking() || !s.mayPublish(who, p.Room) && slices.Contains(s.client.Load().Rooms(), p.Room)) {
 		one.Data = slices.Clone(one.Data) // it is the reader's
 		s.ask(ask{id: f.ID, publish: &one})
@@ -108,6 +117,16 @@ func (s *Session) publish(f proto.Frame) {
 	}
 	s.enqueue(one)
 }
+
+// publishesTooMuch answers a publish, or an event of the client's own, that is beyond a rate of the connection.
+// Its content has not been read yet.
+func (s *Session) publishesTooMuch(f proto.Frame) bool {
+	r, l := s.rarely(), &s.o.Limits
+	return s.tooOften(&r.publishes, l.Publishes, "publishes", f.ID) || s.tooMuch(&r.publishBytes, l.PublishBytes, len(f.Data), "publish_bytes", f.ID)
+}
+
+// published makes room for others: the event is on its way no more.
+func (s *Session) published(p publish) { s.o.publishing.leave(p.user, len(p.Data)) }
 
 // mayPublish says what is known without asking.
 func (s *Session) mayPublish(who auth.Identity, r proto.Room) bool {
@@ -118,25 +137,29 @@ func (s *Session) mayPublish(who auth.Identity, r proto.Room) bool {
 func (s *Session) enqueue(p publish) {
 	who, _ := s.who()
 	if !s.mayPublish(who, p.Room) {
+		s.published(p)
 		s.o.Metrics.denied.Inc()
 		s.fail(proto.CodeForbidden, "publish to this room", p.ref)
 		return
 	}
-	if s.publishesTooOften(who.Bearer, p.ref) {
+	if s.publishesTooOften(who.Bearer, len(p.Data), p.ref) {
+		s.published(p)
 		return
 	}
 	r := s.rarely()
 	s.mu.Lock()
 	if r.lane == nil {
-		r.lane = newLane[publish](&sync.WaitGroup{})
+		r.lane = newLane(&sync.WaitGroup{}, s.published)
 	}
 	s.mu.Unlock()
 	if !r.lane.take(p, s.publishOne) {
+		s.published(p)
 		s.fail(proto.CodeBusy, "32 events are on their way: wait for their acks", p.ref)
 	}
 }
 
 func (s *Session) publishOne(p publish) {
+	defer s.published(p)
 	who, _ := s.who()
 	if _, revoked := s.o.Revoked.Judge(who.Bearer); revoked || s.o.Revoked.Room(who.Bearer, p.Room) { // meanwhile
 		s.fail(proto.CodeForbidden, "publish to this room", p.ref)

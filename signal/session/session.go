@@ -79,8 +79,10 @@ type Options struct {
 	Log            *zap.Logger
 	Metrics        *Metrics
 
-	users    users
-	messages messages
+	users      users
+	requests   requests
+	messages   messages
+	publishing backlog // clients' events for Redis
 }
 
 // A Session is one conversation. Receive, and Close after it, are called by one
@@ -109,6 +111,7 @@ type Session struct {
 // A rare is what an idle client does without.
 type rare struct {
 	joins, leaves, publishes  Bucket
+	publishBytes              Bucket
 	errors, refusals, entered Bucket                  // the last one of rooms; all three guarded by Session.mu
 	lane                      *lane[publish]          // nil until it publishes
 	messages                  *lane[said]             // nil until it says something of its own
@@ -307,6 +310,8 @@ func (s *Session) enterRooms(id string, asked []proto.JoinRoom, unsaid []proto.R
 		have   = map[proto.Room]bool{}
 		count  int // of rooms that the client asked for
 	)
+	// What was replayed before is paid for now: nobody can foresee what a join costs.
+	broke := anySince(asked) && s.replayedTooMuch()
 	for _, r := range s.client.Load().Rooms() {
 		have[r] = true
 		if s.asked(r) {
@@ -328,9 +333,13 @@ func (s *Session) enterRooms(id string, asked []proto.JoinRoom, unsaid []proto.R
 		if code == "" && !have[room] {
 			if count++; s.o.Limits.Rooms > 0 && count > s.o.Limits.Rooms && s.over("rooms") {
 				code = proto.CodeRoomLimit
-			} else if s.churns() && s.over("rooms_entered") {
-				code = proto.CodeRateLimited
 			}
+		}
+		if code == "" && (!have[room] || a.Since != "") && s.churns() && s.over("rooms_entered") {
+			code = proto.CodeRateLimited
+		}
+		if code == "" && a.Since != "" && broke {
+			code = proto.CodeRateLimited
 		}
 		if code != "" {
 			denied = append(denied, proto.DeniedRoom{Room: a.Room, Code: code})
@@ -343,6 +352,12 @@ func (s *Session) enterRooms(id string, asked []proto.JoinRoom, unsaid []proto.R
 		s.fail(proto.CodeBusy, "32 joins wait for their rooms: wait for their answers", id)
 	}
 	s.leaveLost(rooms)
+}
+
+// replayedTooMuch reports whether the client's user has been given more of histories than its rate allows.
+func (s *Session) replayedTooMuch() bool {
+	who, _ := s.who()
+	return s.o.Replayed(who.User, s.client.Load().Replayed()) > 0
 }
 
 // leaveLost takes the client out of rooms that were taken back, by a revocation or with a newer

@@ -8,14 +8,11 @@ import (
 
 // users know what all connections of a user, or of a tenant, do together on this node.
 type users struct {
+	rates
+
 	mu          sync.Mutex
 	connections map[proto.UserID]int32 // guarded by mu
-	publishes   map[string]Bucket      // guarded by mu: of a user, or of a tenant behind a NUL
-	tidy        int                    // guarded by mu: size of publishes at which it is looked through
 }
-
-// tidyAt is how many are kept in publishes before those are forgotten that publish no more.
-const tidyAt = 1 << 10
 
 // enter says whether a user may have one more connection. If so, leave ends it.
 func (s *Session) enter(user proto.UserID) bool {
@@ -50,41 +47,24 @@ func (s *Session) leaves(user proto.UserID) {
 	}
 }
 
-// publishesTooOften answers a publish that is beyond the rate of its user or tenant.
-func (s *Session) publishesTooOften(who proto.Bearer, ref string) bool {
+// publishesTooOften answers a publish, or an event of the client's own, of so many bytes that is beyond a rate of
+// its user or tenant.
+func (s *Session) publishesTooOften(who proto.Bearer, bytes int, ref string) bool {
+	l := &s.o.Limits
 	for _, of := range [...]struct {
-		limit, key string
-		rate       Rate
+		spending
+		rate Rate
+		n    int
 	}{
-		{"user_publishes", string(who.User), s.o.Limits.UserPublishes},
-		{"tenant_publishes", "\x00" + who.Tenant, s.o.Limits.TenantPublishes},
+		{spending{limitUserPublishes, string(who.User)}, l.UserPublishes, 1},
+		{spending{limitTenantPublishes, who.Tenant}, l.TenantPublishes, 1},
+		{spending{limitUserPublishBytes, string(who.User)}, l.UserPublishBytes, bytes},
+		{spending{limitTenantPublishBytes, who.Tenant}, l.TenantPublishBytes, bytes},
 	} {
-		if of.key == "" || of.key == "\x00" || of.rate.PerSecond == 0 || s.o.users.publish(of.key, of.rate, Clock()) || !s.over(of.limit) {
-			continue
+		if !s.o.users.take(of.spending, of.rate, of.n) && s.over(of.what) {
+			s.limited(of.what, of.rate, ref)
+			return true
 		}
-		s.limited(of.limit, of.rate, ref)
-		return true
 	}
 	return false
-}
-
-func (u *users) publish(key string, r Rate, now int64) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	b, known := u.publishes[key]
-	if !known && len(u.publishes) >= max(u.tidy, tidyAt) {
-		kept := map[string]Bucket{} // anew: a map does not shrink
-		for key, b := range u.publishes {
-			if !b.Full(now) {
-				kept[key] = b
-			}
-		}
-		u.publishes, u.tidy = kept, 2*len(kept)
-	}
-	if u.publishes == nil {
-		u.publishes = map[string]Bucket{}
-	}
-	allowed := b.Allow(r, now)
-	u.publishes[key] = b
-	return allowed
 }

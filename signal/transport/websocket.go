@@ -134,6 +134,14 @@ func (w *WebSocket) Admits(r *http.Request) bool {
 	return w.visitors.ask(at, clock()) || !w.o.Session.Over(limitHandshakes, zap.Stringer("client_address", at))
 }
 
+// Address names where a request comes from, as limits count it; empty when nobody knows.
+func (w *WebSocket) Address(r *http.Request) string {
+	if at := w.visitors.address(r); at.IsValid() {
+		return at.String()
+	}
+	return ""
+}
+
 // Trusted says whether nobody on this node can be revoked without its knowing.
 func (w *WebSocket) Trusted() bool { return !w.trust.over() }
 
