@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/signal-team/signal/emitter"
 	"github.com/signal-team/signal/emitter/redistest"
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/config"
@@ -247,5 +251,71 @@ func TestUserLimits(t *testing.T) {
 	wstest.Connect(t, n.addr())
 	if _, r, err := wstest.Dial(t.Context(), n.addr(), nil); err == nil || r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
 		t.Errorf("the fifth connection of a node for four: %v", errors.Join(err))
+	}
+}
+
+// TestDoor: whatever comes in at the public address counts, and what has been idle for longest makes way: a crowd of
+// connections that ask for nothing keeps out neither tills nor the operator, nor the node from Redis.
+func TestDoor(t *testing.T) {
+	path, err := binary(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := redistest.Start(t)
+	p := launchAs(t, []string{"/bin/sh", "-c", `ulimit -n 300; exec "$0" serve`, path}, srv.Settings(), "APP_ENV_SIGNAL_TRUSTED_PROXIES=10.9.8.0/24", "APP_ENV_SIGNAL_LIMIT_ADDRESS_EARLY=50")
+	redistest.Wait(t, func() bool { status, _ := get(t, p.admin, "/readyz"); return status == 200 }, "the node to be ready")
+	tok := token(t, "u1", proto.Grants{"*"}, proto.Grants{"*"})
+	ask := func(from string) net.Conn { // and keeps the connection
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.DialContext(t.Context(), "tcp", p.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(wstest.Patience))
+		_, _ = io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		var b [512]byte
+		if n, err := c.Read(b[:]); err != nil || !bytes.HasPrefix(b[:n], []byte("HTTP/1.1 200")) {
+			t.Fatalf("from %s: %q, %v", from, b[:n], err)
+		}
+		return c
+	}
+	gone := func(c net.Conn) bool {
+		_ = c.SetReadDeadline(time.Now().Add(wstest.Patience))
+		_, err := c.Read(make([]byte, 1))
+		return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	first := ask("127.0.0.2")
+	for range 50 { // of one address
+		ask("127.0.0.2")
+	}
+	if !gone(first) {
+		t.Error("the idlest of 51 connections of an address is still there")
+	}
+	other := ask("127.0.0.3")
+	for i := range 300 { // of many
+		ask(fmt.Sprintf("127.0.1.%d", 1+i%200))
+	}
+	if !gone(other) {
+		t.Error("the idlest of all connections is still there")
+	}
+	var tills []*wstest.Client
+	for range 60 {
+		tills = append(tills, wstest.Login(t, p.addr, tok, "r"))
+	}
+	if status, _ := get(t, p.admin, "/readyz"); status != 200 {
+		t.Errorf("the node is not ready: %d", status)
+	}
+	if n, err := strconv.Atoi(scrape(t, p.admin, "signal_plain_connections")); err != nil || n == 0 || n > 150 {
+		t.Errorf("%d connections that are no WebSockets, want at most half of all that it may have", n)
+	}
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	if _, err := e.SendToRoom(t.Context(), "r", "n", 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range tills {
+		c.Expect(t, "n")
 	}
 }

@@ -264,12 +264,18 @@ func startNode(t testing.TB, path string, srv settled, env ...string) *process {
 // launch runs signal serve and returns when it listens.
 func launch(t testing.TB, path string, at emitter.Settings, env ...string) *process {
 	t.Helper()
+	return launchAs(t, []string{path, "serve"}, at, env...)
+}
+
+// launchAs is launch by a command of its own.
+func launchAs(t testing.TB, command []string, at emitter.Settings, env ...string) *process {
+	t.Helper()
 	p := &process{ended: make(chan error, 1)}
-	p.cmd = prepare(path, append([]string{
+	p.cmd = prepare(command[0], append([]string{
 		"APP_ENV_SIGNAL_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_ADMIN_ADDR=127.0.0.1:0", "APP_ENV_SIGNAL_JWT_SECRET=" + secret,
 		"APP_ENV_SIGNAL_API_KEY=" + secret,
 		"APP_ENV_SIGNAL_LIMIT_HANDSHAKES=0", "APP_ENV_SIGNAL_LIMIT_ADDRESS_EARLY=0", "APP_ENV_SIGNAL_LIMIT_USER_CONNECTIONS=0", // all tills of a test have one address, and some one user
-	}, slices.Concat(reaching(at), env)...), []string{"serve"})
+	}, slices.Concat(reaching(at), env)...), command[1:])
 	logs, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -97,7 +97,12 @@ func (n *node) addr() string { return n.Addr().String() }
 
 // metric is what a metric without labels says.
 func (n *node) metric(t testing.TB, name string) string {
-	_, metrics := get(t, n.AdminAddr().String(), "/metrics")
+	return scrape(t, n.AdminAddr().String(), name)
+}
+
+func scrape(t testing.TB, admin, name string) string {
+	t.Helper()
+	_, metrics := get(t, admin, "/metrics")
 	_, after, _ := strings.Cut(metrics, "\n"+name+" ")
 	value, _, _ := strings.Cut(after, "\n")
 	return value

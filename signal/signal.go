@@ -135,6 +135,7 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		},
 	}
 	n.public, n.admin = server(api.Public(o)), server(api.Admin(o))
+	n.public.ConnState = n.sockets.Door().State
 	return n, nil
 }
 
@@ -278,7 +279,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.bus.Run(below, n.hub) })
 	g.Go(func() error { return n.sockets.Run(below) })
-	g.Go(func() error { return ignoreClosed(n.public.Serve(n.publicAt)) })
+	g.Go(func() error { return ignoreClosed(n.public.Serve(n.sockets.Door().Listen(n.publicAt))) })
 	g.Go(func() error { return ignoreClosed(n.admin.Serve(n.adminAt)) })
 	g.Go(func() error {
 		<-failed.Done() // ctx ended, or another part returned an error

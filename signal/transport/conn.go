@@ -34,6 +34,7 @@ type conn struct {
 	session *session.Session
 	visitor *visitor // guarded by mu; nil once it is known who that is
 	socket  net.Conn
+	counted bool         // by the door; set once
 	heard   atomic.Int64 // clock at the client's last byte
 	pinged  int64        // guarded by mu: what heard was at the last ping
 
@@ -105,6 +106,14 @@ func (c *conn) ending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.code != 0
+}
+
+// close closes the socket, once.
+func (c *conn) close() {
+	_ = c.socket.Close()
+	if c.counted {
+		c.owner.door.left()
+	}
 }
 
 // cut ends the connection now, without a word: its reader sees the end.

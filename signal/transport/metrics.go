@@ -31,6 +31,8 @@ func newMetrics(reg prometheus.Registerer, w *WebSocket) *metrics {
 	reg.MustRegister(m.opened, m.frames, m.panics, m.closed, refused,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_connections", Help: "Connections, authenticated or not."},
 			func() float64 { return float64(w.size()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_plain_connections", Help: "Connections of the public address that are no WebSockets, or not yet."},
+			func() float64 { return float64(w.door.plain()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signal_connections_attached", Help: "Waiting connections that keep the WebSocket library, because they spoke lately."},
 			func() float64 { return float64(w.attached.size()) }))
 	return m

@@ -222,7 +222,7 @@ func (c *conn) finish() {
 	c.closed = true
 	code := c.code
 	c.mu.Unlock()
-	_ = c.socket.Close()
+	c.close()
 	if c.lib != nil {
 		c.lib.release()
 		c.lib = nil

@@ -62,6 +62,7 @@ type WebSocket struct {
 	attached attached
 	trust    trust
 	visitors visitors
+	door     Door
 	changes  atomic.Uint64 // connections that came or went
 
 	mu       sync.Mutex
@@ -86,6 +87,7 @@ func New(o Options) *WebSocket {
 		o.MessageTime = messageTime
 	}
 	w := &WebSocket{o: o, attached: attached{most: attachedMost}, wheel: wheel{at: clock() / int64(tickTime)}}
+	w.door.init(w)
 	w.visitors.limits, w.visitors.trusted, w.visitors.log = &o.Session.Limits, o.Proxies, o.Log
 	if o.Readers != ReadersGoroutine {
 		var err error
@@ -227,7 +229,7 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.metrics.handshake.Inc()
 		w.forget(visitor)
 		if c := captured.lib.conn; c != nil {
-			_ = c.socket.Close()
+			c.close()
 		}
 		return // Accept has answered
 	}
@@ -237,7 +239,7 @@ func (w *WebSocket) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	c.session = session.New(w.o.Session, c)
 	if !w.add(c) {
 		c.lib.release()
-		_ = c.socket.Close()
+		c.close()
 		c.session.Close()
 		w.visitors.forget(visitor)
 		return
@@ -261,11 +263,11 @@ func (w *WebSocket) hijack(made *capture) error {
 	if err != nil {
 		return err
 	}
+	c := &conn{owner: w, socket: s, raw: rawOf(s), counted: w.door.upgraded(s)}
 	if err := rw.Writer.Flush(); err != nil { // the 101
-		_ = s.Close()
+		c.close()
 		return err
 	}
-	c := &conn{owner: w, socket: s, raw: rawOf(s)}
 	c.heard.Store(clock())
 	c.polled = w.poller != nil && c.raw.fd >= 0
 	if n := rw.Reader.Buffered(); n > 0 {
