@@ -7,6 +7,7 @@ export SIGNAL_TEST_REDIS ?= required
 FUZZTIME ?= 10s
 TIMES    ?= 100
 RATE     ?= 5000
+SECONDS  ?= 20
 
 .PHONY: help
 help: ## list the targets
@@ -60,6 +61,11 @@ faults: ## each fault once, for as long as the list of faults has it: six minute
 chaos: ## break everything TIMES (100) times, in any order, under load; ON=cluster, or single
 	@scripts/need redis-server
 	@SIGNAL_CHAOS=$(TIMES) SIGNAL_CHAOS_ON=$(ON) $(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./signal
+
+.PHONY: attack
+attack: ## what one client, or a stranger, can do to a node: SECONDS (20) each, and a table
+	@scripts/need redis-server
+	@SIGNAL_ATTACK=$(SECONDS) $(GO) test -count=1 -v -timeout 30m -run '^TestAttack$$' ./signal
 
 .PHONY: bench
 bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor

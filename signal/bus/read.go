@@ -13,9 +13,11 @@ import (
 )
 
 // What is read of Redis when a room or a client lacks events: those after a position. Each
-// link reads for its own rooms.
+// link reads for its own rooms, some at a time: Redis serves nobody else meanwhile, so fewer where
+// events are long (TestAttack/B4).
 const (
-	readsAtOnce  = 32 // pages of emitter.PageBytes each, at most
+	readsMost    = 64
+	batchBytes   = 256 << 10 // of the answers, as of those before
 	readTimeout  = 2 * time.Second
 	readAgain    = 100 * time.Millisecond // while Redis is away; twice as long each time
 	readAgainMax = 2 * time.Second
@@ -60,10 +62,22 @@ func (q *reads) drain() []read {
 	return all
 }
 
-func (q *reads) next() []read {
+// next takes at most so many: first those on which a whole room waits.
+func (q *reads) next(most int) []read {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := min(len(q.queue), readsAtOnce)
+	n := min(len(q.queue), most)
+	for i, first := n, 0; i < len(q.queue) && first < n; i++ {
+		if !q.queue[i].order {
+			continue
+		}
+		for first < n && q.queue[first].order {
+			first++
+		}
+		if first < n {
+			q.queue[first], q.queue[i] = q.queue[i], q.queue[first]
+		}
+	}
 	batch := q.queue[:n:n]
 	if q.queue = q.queue[n:]; len(q.queue) == 0 {
 		q.queue = nil
@@ -73,9 +87,9 @@ func (q *reads) next() []read {
 
 // readLog answers reads until ctx ends.
 func (l *link) readLog(ctx context.Context, dst Receiver) {
-	pause := readAgain
+	pause, most := readAgain, readsMost
 	for {
-		batch := l.reads.next()
+		batch := l.reads.next(most)
 		if ctx.Err() != nil {
 			for _, r := range batch {
 				l.reads.add(r)
@@ -90,8 +104,16 @@ func (l *link) readLog(ctx context.Context, dst Receiver) {
 				return
 			}
 		}
-		if l.readBatch(ctx, dst, batch) {
+		began := time.Now()
+		if bytes, answered := l.readBatch(ctx, dst, batch); answered {
 			pause = readAgain
+			switch {
+			case bytes > batchBytes:
+				most = max(len(batch)/2, 1)
+				wait(ctx, time.Since(began)) // others have their turn
+			case len(batch) == most:
+				most = min(2*most, readsMost)
+			}
 			continue
 		}
 		wait(ctx, pause)
@@ -99,9 +121,9 @@ func (l *link) readLog(ctx context.Context, dst Receiver) {
 	}
 }
 
-// readBatch says whether Redis answered. What it did not answer is queued again; a room
-// that it refuses to read waits, and the others do not wait for it.
-func (l *link) readBatch(ctx context.Context, dst Receiver, batch []read) (answered bool) {
+// readBatch says whether Redis answered, and with how many bytes. What it did not answer is queued
+// again; a room that it refuses to read waits, and the others do not wait for it.
+func (l *link) readBatch(ctx context.Context, dst Receiver, batch []read) (bytes int, answered bool) {
 	b := l.bus
 	asked := make([]emitter.Read, len(batch))
 	for i, r := range batch {
@@ -122,12 +144,15 @@ func (l *link) readBatch(ctx context.Context, dst Receiver, batch []read) (answe
 			continue
 		}
 		b.metrics.reads.WithLabelValues(string(p.Found)).Inc()
+		for i := range p.Events {
+			bytes += len(p.Events[i].Data)
+		}
 		dst.Replied(r.room, r.since, r.order, p.Page)
 	}
 	if failed != nil && ctx.Err() == nil {
 		b.log.Warn("rooms not read", zap.Int("rooms", len(batch)), zap.Error(failed))
 	}
-	return failed == nil
+	return bytes, failed == nil
 }
 
 // refused asks again later, once for all who want the same, and as long as somebody is in

@@ -6,7 +6,7 @@ import (
 )
 
 // keptBytes is what all rooms of a node may keep for members that are behind.
-const keptBytes = 64 << 20
+const keptBytes = 48 << 20
 
 // A budget bounds the rings of all rooms together: what they keep for members that are
 // behind. What a shard has not taken yet is bounded by the room itself, and never taken
