@@ -48,7 +48,9 @@ func Message(to proto.Target, event proto.EventName, data any, opts ...Option) (
 // message is the event, and its bytes on the bus if it is live.
 func message(to proto.Target, event proto.EventName, data any, opts []Option) (m draft, b []byte, err error) {
 	m.Event.Event, m.Time = event, time.Now().UnixMilli()
-	m.Client, _ = to.Client()
+	if id, single := to.Client(); single {
+		m.Client = id
+	}
 	for _, o := range opts {
 		if o != nil {
 			err = errors.Join(err, o(&m))

@@ -142,6 +142,9 @@ func unquote(b []byte) (string, error) {
 		return "client", nil
 	}
 	if bytes.IndexByte(b, '\\') >= 0 {
+		if err := checkSurrogates(b); err != nil {
+			return "", err
+		}
 		var s string
 		err := json.Unmarshal(b, &s)
 		return s, err

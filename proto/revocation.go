@@ -88,7 +88,7 @@ func (r Revocation) Encode() []byte {
 
 // DecodeRevocation reads what Encode has written.
 func DecodeRevocation(b []byte) (r Revocation, err error) {
-	if err = json.Unmarshal(b, &r); err == nil {
+	if err = Decode(b, &r); err == nil {
 		if len(r.Reason) > MaxReason { // it must not void what is revoked
 			r.Reason = strings.ToValidUTF8(r.Reason[:MaxReason], "")
 		}

@@ -8,9 +8,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 )
 
 // Encryption of one connection, as the original has it: ECDH on P-256 with a key pair of each
@@ -18,6 +20,10 @@ import (
 // The client offers its public key in authenticate, the node answers in connected with its own and
 // a salt. Every frame of the node after connected is sealed; of the client every one from its
 // first sealed one on, heartbeats apart, since the original's tills seal none.
+//
+// Both directions have the same key, and the original's format has no place for a direction: so the
+// node's nonces begin with a mark of its own, and it takes no frame with that mark. A client's nonce by
+// chance has it once in four billion frames; then the frame is refused.
 //
 // It hides what is said from whoever ends TLS in front of the node. It does not say who the node
 // is, and does not notice a sealed frame that is delivered twice or not at all: TLS does.
@@ -34,8 +40,15 @@ const (
 	nonceSize     = 12
 )
 
-// A Sealing is the key of one connection.
-type Sealing struct{ aead cipher.AEAD }
+// A Sealing is the key of one connection, as one of its sides has it.
+type Sealing struct {
+	aead  cipher.AEAD
+	node  bool          // this side is the node
+	count atomic.Uint64 // of frames that the node has sealed: a nonce is used once
+}
+
+// nodeMark begins the nonces of a node. The number of the frame follows.
+const nodeMark = "node"
 
 // An Offer is what a node tells a client so that both have the same Sealing.
 type Offer struct {
@@ -53,10 +66,15 @@ func Agree(client, info string) (*Sealing, Offer, error) {
 	rand.Read(salt)
 	o := Offer{base64.StdEncoding.EncodeToString(private.PublicKey().Bytes()), base64.StdEncoding.EncodeToString(salt)}
 	s, err := NewSealing(private, client, o.Salt, info)
-	return s, o, err
+	if err != nil {
+		return nil, o, err
+	}
+	s.node = true
+	return s, o, nil
 }
 
-// NewSealing derives the key that both sides get from their own private and the other's public key.
+// NewSealing derives the key that both sides get from their own private and the other's public key. It is
+// the client's side; Agree returns the node's.
 func NewSealing(private *ecdh.PrivateKey, peer, salt, info string) (*Sealing, error) {
 	point, err := decode64(peer)
 	if err != nil || len(peer) != publicKeyText {
@@ -82,11 +100,11 @@ func NewSealing(private *ecdh.PrivateKey, peer, salt, info string) (*Sealing, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	aead, err := cipher.NewGCM(block)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	return &Sealing{aead}, nil
+	return &Sealing{aead: aead}, nil
 }
 
 // AppendSealed appends a frame, sealed, as {"event":"encrypted","data":{"iv":…,"ct":…}}.
@@ -95,11 +113,17 @@ func (s *Sealing) AppendSealed(dst, frame []byte) []byte {
 	dst = append(dst, head...)
 	at := len(dst)
 	whole := at + 16 + len(middle) + base64.StdEncoding.EncodedLen(len(frame)+16) + len(tail)
-	// The sealed bytes stand where the text ends, to be encoded to where it begins.
-	if need := whole + s.aead.Overhead() + len(frame); cap(dst) < need {
+	// The sealed bytes stand where the text ends, behind their nonce, to be encoded to where it begins.
+	if need := whole + nonceSize + s.aead.Overhead() + len(frame); cap(dst) < need {
 		dst = append(make([]byte, 0, need), dst...)
 	}
-	b := s.aead.Seal(dst[whole:whole:cap(dst)], nil, frame, nil)
+	nonce := dst[whole : whole+nonceSize]
+	if s.node {
+		binary.BigEndian.PutUint64(nonce[copy(nonce, nodeMark):], s.count.Add(1))
+	} else {
+		rand.Read(nonce)
+	}
+	b := s.aead.Seal(dst[whole:whole+nonceSize:cap(dst)], nonce, frame, nil)
 	dst = dst[:whole]
 	base64.StdEncoding.Encode(dst[at:], b[:nonceSize])
 	at += 16 + copy(dst[at+16:], middle)
@@ -134,7 +158,10 @@ func (s *Sealing) Open(f Frame) ([]byte, error) {
 	if err = errors.Join(err, serr); err != nil || len(nonce) != nonceSize {
 		return nil, &FrameError{CodeBadRequest, "iv and ct are base64, of 12 and of at least 16 bytes", f.ID}
 	}
-	b, err := s.aead.Open(nil, nil, append(nonce, sealed...), nil)
+	if s.node && string(nonce[:len(nodeMark)]) == nodeMark {
+		return nil, fmt.Errorf("%w: it is one of the node's own, sent back", ErrSealed)
+	}
+	b, err := s.aead.Open(nil, nonce, sealed, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: it is sealed with another key, or was changed", ErrSealed)
 	}

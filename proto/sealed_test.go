@@ -91,6 +91,42 @@ func TestSealingVector(t *testing.T) {
 	}
 }
 
+// TestReflected: what a node has sealed for a client is not taken from the client.
+func TestReflected(t *testing.T) {
+	node, o, err := proto.Agree(clientPublic, proto.SealingInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	till, err := proto.NewSealing(scalar(t, 0x21), o.PublicKey, o.Salt, proto.SealingInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for range 1000 {
+		b := node.AppendSealed(nil, []byte(plain))
+		f, err := proto.DecodeFrame(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := till.Open(f); err != nil || string(got) != plain {
+			t.Fatalf("the till opens %q, %v", got, err)
+		}
+		if got, err := node.Open(f); !errors.Is(err, proto.ErrSealed) {
+			t.Fatalf("the node opens its own frame: %q, %v", got, err)
+		}
+		if seen[string(f.Data[:30])] {
+			t.Fatalf("the same iv twice: %s", f.Data[:30])
+		}
+		seen[string(f.Data[:30])] = true
+		if f, err = proto.DecodeFrame(till.AppendSealed(nil, []byte(plain))); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := node.Open(f); err != nil || string(got) != plain {
+			t.Fatalf("the node opens %q, %v", got, err)
+		}
+	}
+}
+
 func TestSealingRefuses(t *testing.T) {
 	server := scalar(t, 0x01)
 	compressed := base64.StdEncoding.EncodeToString(append([]byte{2}, make([]byte, 64)...))

@@ -479,7 +479,7 @@ func jsonInputs(t *testing.T) map[int]bool {
 		{61, `{"event":"leave","data":{"rooms":[]},"id":-0}`, proto.CodeBadRequest},
 		{62, `{"event":"leave","data":{"rooms":[],"__proto__":{"a":1},"constructor":1},"__proto__":1}`, ""},
 		{63, "\ufeff{\"event\":\"heartbeat\"}", proto.CodeBadRequest}, {63, "{\"event\":\"a\x00b\"}", proto.CodeBadRequest},
-		{63, `{"event":"a\u0000b"}`, proto.CodeBadName}, {63, `{"event":"a\ud800b"}`, proto.CodeUnknownEvent}, // replaced
+		{63, `{"event":"a\u0000b"}`, proto.CodeBadName}, {63, `{"event":"a\ud800b"}`, proto.CodeBadRequest},
 		{64, strings.Repeat(" ", 30<<10) + `{"event":"leave","data":{"rooms":[]}}`, ""},
 	} {
 		in.row(v.number)

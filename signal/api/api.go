@@ -12,7 +12,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -177,19 +176,17 @@ func (t to) target() (target proto.Target, err error) {
 
 // read reads a body of at most so many bytes, or answers what is wrong with it.
 func read(w http.ResponseWriter, r *http.Request, most int64, into any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	switch {
-	case err == io.EOF:
-		err = errors.New("the body is empty")
-	case err == nil && d.Decode(&struct{}{}) != io.EOF:
-		err = errors.New("there is something behind the JSON object")
+	case err == nil && len(b) == 0:
+		err = errors.New("it is empty")
+	case err == nil:
+		err = proto.DecodeKnown(b, into)
 	}
 	if _, big := errors.AsType[*http.MaxBytesError](err); big {
 		problem(w, http.StatusRequestEntityTooLarge, proto.CodeTooLarge, fmt.Sprintf("at most %d bytes are allowed", most))
 	} else if err != nil {
-		problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+strings.TrimPrefix(err.Error(), "json: "))
+		problem(w, http.StatusBadRequest, proto.CodeBadRequest, "body: "+err.Error())
 	}
 	return err == nil
 }

@@ -3,7 +3,9 @@ package auth_test
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -281,4 +283,38 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("accepted %q", s)
 		}
 	})
+}
+
+// TestOneReading: a token that two readers would read differently is refused, or read by exact keys.
+func TestOneReading(t *testing.T) {
+	key := []byte("0123456789abcdef0123456789abcdef")
+	v := auth.New(auth.Options{Secret: key, Audience: "signal"})
+	sign := func(header, claims string) string {
+		text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(text))
+		return text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	}
+	const header = `{"alg":"HS256","typ":"JWT"}`
+	rest := fmt.Sprintf(`"aud":"signal","exp":%d`, time.Now().Add(time.Minute).Unix())
+	for name, c := range map[string]struct {
+		header, claims string
+		user           proto.UserID // none is refused
+	}{
+		"plain":                   {header, `{"sub":"u1",` + rest + `}`, "u1"},
+		"another key in capitals": {header, `{"sub":"u1","SUB":"admin","Rooms":["*"],` + rest + `}`, "u1"},
+		"only in capitals":        {header, `{"SUB":"admin",` + rest + `}`, ""},
+		"folded":                  {header, `{"sub":"u1","room\u017f":["*"],` + rest + `}`, "u1"},
+		"twice":                   {header, `{"sub":"u1","sub":"admin",` + rest + `}`, ""},
+		"twice, escaped":          {header, `{"sub":"u1","su\u0062":"admin",` + rest + `}`, ""},
+		"not UTF-8":               {header, `{"sub":"u` + "\xff" + `",` + rest + `}`, ""},
+		"half a pair":             {header, `{"sub":"u\ud800",` + rest + `}`, ""},
+		"alg twice":               {`{"alg":"none","alg":"HS256"}`, `{"sub":"u1",` + rest + `}`, ""},
+		"header not UTF-8":        {`{"alg":"HS256","x":"` + "\xff" + `"}`, `{"sub":"u1",` + rest + `}`, ""},
+	} {
+		id, err := v.Verify(sign(c.header, c.claims))
+		if c.user == "" && !errors.Is(err, auth.ErrRefused) || c.user != "" && (err != nil || id.User != c.user || len(id.Rooms) > 0) {
+			t.Errorf("%s: %+v, %v; want the user %q", name, id, err, c.user)
+		}
+	}
 }

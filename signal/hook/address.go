@@ -249,7 +249,7 @@ func (a *Address) askOnce(ctx context.Context, question, answer any) error {
 	if len(b) > answerBytes {
 		return fmt.Errorf("the application answers with more than %d bytes", answerBytes)
 	}
-	err = json.Unmarshal(b, answer)
+	err = proto.Decode(b, answer)
 	if field, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%s in the application's answer is a %s, and should be a %v", cmp.Or(field.Field, "the whole"), field.Value, field.Type)
 	} else if err != nil {

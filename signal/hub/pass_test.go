@@ -452,7 +452,7 @@ func TestDrainedDuringAPass(t *testing.T) {
 	})
 }
 
-// TestBudget: rooms keep at most 64 MiB for clients that are behind, and let go of what is
+// TestBudget: rooms keep at most 48 MiB for clients that are behind, and let go of what is
 // oldest first; what a shard has not taken is never lost for it.
 func TestBudget(t *testing.T) {
 	with(t, func(t *testing.T, h *hub.Hub, b *bus, reg *prometheus.Registry) {
@@ -486,7 +486,7 @@ func TestBudget(t *testing.T) {
 				kept = f.GetMetric()[0].GetGauge().GetValue()
 			}
 		}
-		if kept > 64<<20 || kept < 60<<20 {
+		if kept > 48<<20 || kept < 44<<20 {
 			t.Errorf("%.1f MiB are kept", kept/(1<<20))
 		}
 		slow.drain(0)
