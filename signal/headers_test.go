@@ -84,3 +84,37 @@ func TestHeaders(t *testing.T) {
 		t.Error("a method that nothing takes is allowed")
 	}
 }
+
+// TestRebinding: what needs no key is answered only under this machine's own names.
+func TestRebinding(t *testing.T) {
+	cfg := settings(redistest.Start(t).Settings())
+	keyed := run(t, cfg)
+	cfg.Auth, cfg.JWTSecret, cfg.JWTAudience, cfg.JWTMaxLifetime = "none", "", "", 0
+	open := run(t, cfg)
+	for _, c := range []struct {
+		addr, path, host string
+		refused          bool
+	}{
+		{keyed.AdminAddr().String(), "/metrics", "evil.example", true},
+		{keyed.AdminAddr().String(), "/debug/pprof/heap", "evil.example:9090", true},
+		{keyed.AdminAddr().String(), "/metrics", "localhost:1", false},
+		{keyed.AdminAddr().String(), "/metrics", "127.0.0.1", false},
+		{keyed.AdminAddr().String(), "/metrics", "[::1]:9090", false},
+		{keyed.addr(), "/livez", "evil.example", false}, // a proxy may pass it on, and tokens are needed
+		{open.addr(), "/livez", "evil.example", true},
+		{open.addr(), "/ws", "evil.example", true},
+		{open.addr(), "/livez", "signal.localhost", false},
+	} {
+		r, _ := http.NewRequest(http.MethodGet, "http://"+c.addr+c.path, nil)
+		r.Host = c.host
+		r.Header.Set("Origin", "http://"+c.host)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if got := answer.StatusCode == http.StatusMisdirectedRequest; got != c.refused {
+			t.Errorf("%s as %s: %s, want refused %t", c.path, c.host, answer.Status, c.refused)
+		}
+	}
+}

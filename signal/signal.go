@@ -127,7 +127,8 @@ func New(cfg Config, log *zap.Logger) (_ *Node, err error) {
 		WebSocket: n.sockets, Sender: asking{n}, Key: cfg.APIKey, Ready: n.Ready, Gatherer: reg,
 		Historian: n.emitter, Verifier: overHTTP, Permissions: permissions, Revoked: revoked, Trusted: n.sockets.Trusted, Admits: n.sockets.Admits, Budget: budget{n}, Refused: func(err error) { n.sessions.Refused(err) }, Revoker: n.emitter,
 		Exchange: api.Exchange{Access: access, Cookie: cfg.AccessCookie, Issue: AuthOptions(cfg), Life: cfg.TokenLifetime},
-		Tickets:  n.emitter, Origins: cfg.AllowedOrigins,
+		Local:    cfg.Auth == "none", AdminLocal: isLoopback(n.adminAt), // who reaches these needs no key
+		Tickets: n.emitter, Origins: cfg.AllowedOrigins,
 		Facts: api.Facts{
 			Addresses: cfg.PublicAddrs, DefaultRooms: rooms(cfg.DefaultRooms), Rooms: cfg.LimitRooms, FrameBytes: cfg.FrameBytes,
 			Frames: cfg.LimitFrames.PerSecond, Joins: cfg.LimitJoins.PerSecond, Publishes: cfg.LimitPublishes.PerSecond,
@@ -333,6 +334,11 @@ func (n *Node) announce() {
 			n.log.Warn("risky setting", zap.String("setting", risk))
 		}
 	}
+}
+
+func isLoopback(l net.Listener) bool {
+	at, ok := l.Addr().(*net.TCPAddr)
+	return ok && at.IP.IsLoopback()
 }
 
 func ignoreClosed(err error) error {

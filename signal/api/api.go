@@ -50,6 +50,8 @@ type Options struct {
 	Facts       Facts
 	Origins     auth.Origins   // of pages that may read answers
 	Key         emitter.Secret // of POST /api/…; empty closes them
+	Local       bool           // the public address answers to this machine's own name alone
+	AdminLocal  bool           // the admin address does
 	Ready       func() error   // why new clients should go elsewhere, or nil
 	Gatherer    prometheus.Gatherer
 }
@@ -57,7 +59,7 @@ type Options struct {
 // Public is what clients and services reach.
 func Public(o Options) http.Handler {
 	r := chi.NewRouter()
-	r.Use(bounded, harden, o.cors())
+	r.Use(bounded, harden, local(o.Local), o.cors())
 	r.Handle("/ws", o.WebSocket)
 	service := r.With(key(o.Key), affords())
 	service.Post("/api/send", send(o.Sender))
@@ -77,7 +79,7 @@ func Public(o Options) http.Handler {
 // Admin is what operators reach: on a private address, without a key.
 func Admin(o Options) http.Handler {
 	r := chi.NewRouter()
-	r.Use(bounded, harden)
+	r.Use(bounded, harden, local(o.AdminLocal))
 	health(r, o.Ready)
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
 	r.HandleFunc("/debug/pprof/*", pprof.Index)

@@ -2,9 +2,14 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-chi/cors"
+
+	"github.com/signal-team/signal/proto"
 )
 
 // harden says of every answer that it is data and for whoever asked: no browser is to keep it,
@@ -18,6 +23,25 @@ func harden(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		next.ServeHTTP(w, r)
 	})
+}
+
+// local answers only who calls this machine by its own name, if it is for this machine alone: the page of another
+// site, whose name suddenly leads here (DNS rebinding), says its own.
+func local(only bool) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		if !only {
+			return next
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			u := url.URL{Host: r.Host}
+			host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+			if ip, err := netip.ParseAddr(host); host != "" && host != "localhost" && !strings.HasSuffix(host, ".localhost") && (err != nil || !ip.IsLoopback()) {
+				problem(w, http.StatusMisdirectedRequest, proto.CodeForbidden, "this address is for its own machine: call it localhost")
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }
 
 // cors lets pages of the allowed origins read answers, and nobody's page anything else. Cookies
