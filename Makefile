@@ -67,6 +67,11 @@ attack: ## what one client, or a stranger, can do to a node: SECONDS (20) each, 
 	@scripts/need redis-server
 	@SIGNAL_ATTACK=$(SECONDS) $(GO) test -count=1 -v -timeout 30m -run '^TestAttack$$' ./signal
 
+.PHONY: pauses
+pauses: ## masters of a cluster stand still, a million deliveries, TIMES (100) times: two minutes each
+	@scripts/need redis-server
+	@SIGNAL_PAUSES=$(TIMES) $(GO) test -count=1 -v -timeout 0 -run '^TestPauses$$' ./signal
+
 .PHONY: bench
 bench: ## what a delivery costs: the fan-out alone, then signal bench with its floor
 	@scripts/need redis-server

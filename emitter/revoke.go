@@ -20,7 +20,7 @@ var revokeSource string
 var revokeScript = redis.NewScript(revokeSource)
 
 // Revoke takes back what tokens allow: see proto.Revocation. All nodes end the connections
-// that it covers, within a second, and refuse those tokens from then on; of a room alone they
+// that it covers, within two seconds at most, and refuse those tokens from then on; of a room alone they
 // end the membership. Tokens tell their moment in seconds, so one that is issued in the same
 // second is covered too: whoever gives the user a new one at once waits for the next second.
 //

@@ -529,12 +529,10 @@ var attacks = []attack{
 		a.srv.Resume()
 		return "a handshake is answered " + said, err != nil
 	}},
-	{name: "A2 a cluster's master stands still", bound: "0 acknowledged lost", farFrom: true, play: func(a *arena) (string, bool) {
-		if os.Getenv("SIGNAL_ATTACK_BINARY") != "" {
-			return "is the emitter's: not compared", true
-		}
-		events, lost := ackedAndGone(a.t, []time.Duration{time.Second, 5 * time.Second})
-		return fmt.Sprintf("%d acknowledged, %d gone", events, lost), lost == 0
+	{name: "A2 a cluster's master stands still", bound: "0 acknowledged lost", farFrom: true, play: func(a *arena) (string, bool) { return a.pauses(1) }},
+	{name: "A2 with two replicas", bound: "0 acknowledged lost", farFrom: true, play: func(a *arena) (string, bool) { return a.pauses(2) }},
+	{name: "A2 with min-replicas-to-write", bound: "0 acknowledged lost", farFrom: true, play: func(a *arena) (string, bool) {
+		return a.pauses(1, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
 	}},
 }
 
@@ -566,11 +564,23 @@ func (a *arena) joinAndStay(joiners int) (string, bool) {
 	return fmt.Sprintf("%d joins of 200 rooms with 17 events of 64 KB", len(clients)), true
 }
 
+// pauses lets masters stand still, for five seconds, or if there is time for 1, 5 and 15.
+func (a *arena) pauses(replicas int, args ...string) (string, bool) {
+	if os.Getenv("SIGNAL_ATTACK_BINARY") != "" {
+		return "is the emitter's: not compared", true
+	}
+	still := []time.Duration{5 * time.Second}
+	if a.long >= 20*time.Second {
+		still = []time.Duration{time.Second, 5 * time.Second, 15 * time.Second}
+	}
+	events, lost := ackedAndGone(a.t, redistest.StartClusterOf(a.t, replicas, args...), still)
+	return fmt.Sprintf("%d acknowledged in %d pauses, %d gone", events, len(still), lost), lost == 0 && events > 1000
+}
+
 // ackedAndGone lets services send to a cluster whose masters stand still, one after the other, and counts what was
 // acknowledged and is not where it was said to be. The services are of this version.
-func ackedAndGone(t *testing.T, still []time.Duration, args ...string) (events, lost int) {
+func ackedAndGone(t *testing.T, c *redistest.Cluster, still []time.Duration) (events, lost int) {
 	t.Helper()
-	c := redistest.StartCluster(t, args...)
 	defer c.FailsOver()()
 	const services, rooms = 8, 20
 	var (
@@ -602,7 +612,7 @@ func ackedAndGone(t *testing.T, still []time.Duration, args ...string) (events, 
 	}
 	for i, d := range still {
 		pass(500 * time.Millisecond)
-		master := c.Master(proto.Room(fmt.Sprintf("s%d.0.0", i)))
+		master := c.Master(proto.Room(fmt.Sprintf("s%d.0.0", i%services)))
 		master.Pause()
 		pass(d)
 		master.Resume()

@@ -528,6 +528,8 @@ func TestDoctorOfACluster(t *testing.T) {
 	if n := examine(replica.Addr+" may evict keys", replica.Addr+" takes a dead server for dead after 15000 ms", replica.Addr+" serves no rooms at all"); n != well+3 {
 		t.Errorf("%d findings, want %d", n, well+3)
 	}
+	c.Configure("cluster-node-timeout", "500")
+	examine("what that one acknowledges when it wakes may be lost", "min-replicas-to-write 1 has it refuse them")
 	c.Configure("cluster-node-timeout", "60000") // nobody takes its place
 	control.Pause()
 	defer control.Resume()

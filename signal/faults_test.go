@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -589,6 +590,47 @@ func TestFaults(t *testing.T) {
 						count(records, func(r checker.Record) bool { return r.Kind == checker.Resync }), count(records, func(r checker.Record) bool { return r.Duplicate }))
 				})
 			}
+		})
+	}
+}
+
+// TestPauses lets the masters of a cluster stand still eight times, for 1, 5 and 15 s, under 1,000 events a second with 30 tills,
+// as often as SIGNAL_PAUSES says: nothing that was acknowledged is lost without a word.
+func TestPauses(t *testing.T) {
+	times, err := strconv.Atoi(os.Getenv("SIGNAL_PAUSES"))
+	if err != nil {
+		t.Skip("SIGNAL_PAUSES says how often: make pauses")
+	}
+	replicas := 1
+	for i := range times {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			var args []string
+			if i%3 == 1 {
+				replicas = 2
+			} else if i%3 == 2 {
+				replicas, args = 1, []string{"--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"}
+			}
+			c := redistest.StartClusterOf(t, replicas, args...)
+			defer c.FailsOver()()
+			first, second := run(t, settings(c.Settings())), run(t, settings(c.Settings()))
+			s := newScene(t, c, 8, first.addr(), second.addr())
+			s.visit(30)
+			s.sends(4, c.Settings(), 250)
+			for j, d := range []time.Duration{1, 5, 15, 1, 5, 15, 5, 1} {
+				pass(2 * time.Second)
+				master, began := c.Master(s.rooms[j]), s.history.Now()
+				pass(300 * time.Millisecond)
+				master.Pause()
+				pass(d * time.Second)
+				master.Resume()
+				c.Settled()
+				s.forked(began)
+			}
+			pass(2 * time.Second)
+			records := s.end()
+			t.Logf("%d replicas %v: %d events acknowledged, received %d times, %d resyncs", replicas, args,
+				count(records, func(r checker.Record) bool { return r.Kind == checker.Sent }), count(records, func(r checker.Record) bool { return r.Kind == checker.Event }),
+				count(records, func(r checker.Record) bool { return r.Kind == checker.Resync }))
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -278,6 +279,56 @@ func TestStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	stays.Expect(t, "last")
+}
+
+// TestStoppedBriefly: a client that is revoked while its node stands still, for less than the node notices, gets nothing that
+// is sent two seconds after the revocation, and publishes nothing.
+func TestStoppedBriefly(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	n := startProcess(t, srv)
+	e := emitter.New(srv.Settings())
+	defer e.Close()
+	for i := range 3 {
+		user := proto.UserID(fmt.Sprint("u", i))
+		c := wstest.Login(t, n.addr, token(t, string(user), proto.Grants{"*"}, proto.Grants{"*"}), "orders")
+		var sending sync.WaitGroup
+		ctx, stop := context.WithCancel(t.Context())
+		sending.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := e.SendToRoom(t.Context(), "orders", "n", time.Now().UnixMilli()); err != nil {
+					t.Error(err)
+				}
+				<-time.After(20 * time.Millisecond)
+			}
+		})
+		c.Expect(t, "n")
+		_ = n.cmd.Process.Signal(syscall.SIGSTOP)
+		if err := e.Revoke(t.Context(), proto.Revocation{User: user}); err != nil {
+			t.Fatal(err)
+		}
+		revoked := time.Now().UnixMilli()
+		pass(time.Duration(1000+i*200) * time.Millisecond)
+		_ = n.cmd.Process.Signal(syscall.SIGCONT)
+		var last int64
+		for {
+			f, err := c.Next()
+			if err != nil {
+				if code, _ := wstest.Closed(err); code != proto.CloseRevoked {
+					t.Errorf("ended with %v", err)
+				}
+				break
+			}
+			if f.Event == "n" {
+				last, _ = strconv.ParseInt(string(f.Data), 10, 64)
+			}
+		}
+		stop()
+		sending.Wait()
+		if after := last - revoked; after > 2000 {
+			t.Errorf("an event that was sent %d ms after the revocation came", after)
+		}
+	}
 }
 
 // TestStartsWithoutRedis: a node that has not read since its start what is revoked lets nobody in, exchanges no token and

@@ -22,7 +22,7 @@ import (
 	"github.com/signal-team/signal/proto"
 )
 
-// A Cluster is six redis-servers of a test, three masters with a replica each. It ends with
+// A Cluster is redis-servers of a test: three masters with a replica each, or with more. It ends with
 // the test.
 type Cluster struct {
 	Servers []*Server
@@ -43,21 +43,27 @@ const (
 // and fails as Start does.
 func StartCluster(tb testing.TB, args ...string) *Cluster {
 	tb.Helper()
-	return startCluster(tb, nil, args)
+	return startCluster(tb, 1, nil, args)
+}
+
+// StartClusterOf starts a cluster whose masters have so many replicas each.
+func StartClusterOf(tb testing.TB, replicas int, args ...string) *Cluster {
+	tb.Helper()
+	return startCluster(tb, replicas, nil, args)
 }
 
 // StartClusterTLS starts a cluster whose servers speak TLS only: see StartTLS.
 func StartClusterTLS(tb testing.TB, p Pair) *Cluster {
 	tb.Helper()
-	return startCluster(tb, p.Config(tb), p.args())
+	return startCluster(tb, 1, p.Config(tb), p.args())
 }
 
-func startCluster(tb testing.TB, secure *tls.Config, args []string) *Cluster {
+func startCluster(tb testing.TB, replicas int, secure *tls.Config, args []string) *Cluster {
 	tb.Helper()
 	need(tb)
 	c := &Cluster{fatal: tb.Fatal}
 	var g sync.WaitGroup
-	for range 2 * masters {
+	for range masters * (1 + replicas) {
 		_, bus, _ := net.SplitHostPort(freeAddr(tb.Fatal))
 		s := &Server{Addr: freeAddr(tb.Fatal), fatal: tb.Fatal, dir: tb.TempDir(), tls: secure, args: slices.Concat([]string{
 			"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-config-file", "nodes.conf", "--" + timeout, quick,
@@ -84,7 +90,7 @@ func startCluster(tb testing.TB, secure *tls.Config, args []string) *Cluster {
 		return len(known) == len(c.Servers)
 	})
 	for i, s := range c.Servers[masters:] {
-		id := c.id(c.Servers[i])
+		id := c.id(c.Servers[i%masters])
 		c.await("a master to be known", func(s *Server) bool { return c.nodes(s)[id] != nil })
 		c.do(s, "CLUSTER", "REPLICATE", id)
 	}

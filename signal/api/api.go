@@ -230,7 +230,7 @@ func send(s Sender) http.HandlerFunc {
 	}
 }
 
-// revoke answers 204 when the revocation is written down: all nodes know of it within a second.
+// revoke answers 204 when the revocation is written down: all nodes know of it within two seconds at most.
 func revoke(e Revoker) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q struct {

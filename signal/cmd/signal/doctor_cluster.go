@@ -16,6 +16,10 @@ import (
 // emitter waits for ten seconds, and a node is ready for as long.
 const longestFailover = 5 * time.Second
 
+// shortestFailover is how long a server must be silent before others take its place: what it answers within
+// that time after it has proved that it is a master counts (docs/adr/0014).
+const shortestFailover = time.Second
+
 // A member is one server of the Redis.
 type member struct {
 	addr   string
@@ -102,6 +106,16 @@ func (d *diagnosis) member(ctx context.Context, addr string, rdb *redis.Client) 
 	if ms, err := strconv.Atoi(values["cluster-node-timeout"]); err == nil && time.Duration(ms)*time.Millisecond > longestFailover {
 		d.finds("cluster-node-timeout 2000, by CONFIG SET on every server and in its redis.conf",
 			"%s takes a dead server for dead after %d ms: events for its rooms are refused after 10 s, and nodes unready", addr, ms)
+	}
+	if ms, err := strconv.Atoi(values["cluster-node-timeout"]); err == nil && time.Duration(ms)*time.Millisecond < shortestFailover {
+		d.finds("cluster-node-timeout 2000, by CONFIG SET on every server and in its redis.conf",
+			"%s takes a server for dead after %d ms: what that one acknowledges when it wakes may be lost without a word", addr, ms)
+	}
+	if _, err := rdb.Do(ctx, "wait", 0, 0).Result(); redis.HasErrorPrefix(err, "NOPERM") {
+		d.finds("+wait for the user", "%s may not be asked whether its replicas follow: a new replica's election may lose an acknowledged event", addr)
+	}
+	if write, err := rdb.ConfigGet(ctx, "min-replicas-to-write").Result(); err == nil && write["min-replicas-to-write"] == "0" {
+		d.ok("%s: takes events without a replica; cut off from the others it would go on for cluster-node-timeout, and lose them: min-replicas-to-write 1 has it refuse them", addr)
 	}
 	if values["cluster-require-full-coverage"] == "yes" {
 		d.finds("cluster-require-full-coverage no, by CONFIG SET on every server and in its redis.conf", "%s serves no rooms at all while one master is away", addr)
