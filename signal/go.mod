@@ -15,7 +15,7 @@ require (
 	github.com/sony/gobreaker/v2 v2.4.0 // an address of the application that fails is left alone for a while
 	github.com/spf13/cobra v1.10.2 // commands
 	go.uber.org/zap v1.28.0 // the log
-	golang.org/x/sync v0.24.0 // errgroup: the parts of a node end together
+	golang.org/x/sync v0.25.0 // errgroup: the parts of a node end together; semaphore: what request bodies may take
 	nhooyr.io/websocket v1.8.17 // WebSockets: docs/adr/0002
 )
 
@@ -44,12 +44,12 @@ require (
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/rs/xid v1.4.0 // indirect
-	github.com/spf13/pflag v1.0.9 // indirect
-	github.com/yuin/gopher-lua v1.1.1 // indirect
+	github.com/spf13/pflag v1.0.10 // indirect
+	github.com/yuin/gopher-lua v1.1.2 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
-	go.uber.org/multierr v1.10.0 // indirect
-	golang.org/x/sys v0.48.0 // indirect
-	golang.org/x/time v0.9.0 // indirect
+	go.uber.org/multierr v1.11.0 // indirect
+	golang.org/x/sys v0.50.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect
 )
