@@ -274,30 +274,35 @@ func (l *lane) once(master *redis.Client, calls [][]*sending) (again [][]*sendin
 	mirrored, _ := e.mirrors(ctx)
 	made := make([]call, len(calls))
 	answers := make([]*redis.Cmd, len(calls))
+	var wait *redis.Cmd
 	_, perr := master.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, events := range calls {
 			made[i] = e.call(events[0].room, events, mirrored)
 			answers[i] = publishScript.EvalSha(ctx, p, made[i].keys, made[i].args...)
 		}
+		if e.at.Mode == Cluster && e.proofOf(master).waits(time.Now()) {
+			wait = p.Do(ctx, "wait", 1, proofWait.Milliseconds())
+		}
 		return nil
 	})
 	moved, answered := false, time.Now()
+	kept := wait != nil && isKept(wait, perr, answers)
 	for i, events := range calls {
 		said, err := answer(answers[i], perr)
 		switch {
 		case redis.HasErrorPrefix(err, "NOSCRIPT"): // somebody has made Redis forget
 			said, err = publishScript.Eval(ctx, master, made[i].keys, made[i].args...).Result()
-			answered = time.Now()
+			answered, kept = time.Now(), false
 		case redis.HasErrorPrefix(err, "ASK"): // the slot is on its way to another server, which the library finds
 			said, err = publishScript.Eval(ctx, e.rdb, made[i].keys, made[i].args...).Result()
-			answered = time.Now()
+			answered, kept = time.Now(), false
 		}
 		_, elsewhere := redis.IsMovedError(err)
 		moved = moved || elsewhere
 		if err = e.doubt(err); err == nil {
 			err = e.published(events, said)
 		}
-		if err == nil {
+		if err == nil && !kept {
 			err = e.proven(ctx, master, events[0].room, answered, e.running.Go)
 		}
 		if err != nil {
@@ -316,6 +321,18 @@ func (l *lane) once(master *redis.Client, calls [][]*sending) (again [][]*sendin
 		l.failing(nil)
 	}
 	return again
+}
+
+// isKept reports whether a replica has all that the calls of a pipeline wrote and found: the WAIT behind them counts
+// from the last write of its connection, so one of them must have written.
+func isKept(wait *redis.Cmd, perr error, answers []*redis.Cmd) bool {
+	if replicas, err := waited(wait, perr); err != nil || replicas == 0 {
+		return false
+	}
+	return slices.ContainsFunc(answers, func(a *redis.Cmd) bool {
+		said, _ := a.Slice()
+		return slices.Contains(said, any("new"))
+	})
 }
 
 // keep returns the calls that are for the master, and those of which nobody knows whose they are, and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,38 +16,43 @@ import (
 
 // On a cluster an answer alone is no proof that what it acknowledges exists. A master that stood
 // still, and whose replica has taken its place meanwhile, answers when it wakes, before it hears that
-// it is a master no more; then it drops what it took. So an answer counts only with a proof, at most
-// proofLasts older than the answer or younger, that the server was a master then:
+// it is a master no more; then it drops what it took. And one that stops, or dies, right after an answer may not have
+// told its replica yet. So an answer counts only when
 //
-//   - a replica of it has what it has just written (WAIT), which no replica has that has taken its
-//     place; or, where no replica answers,
-//   - another server of the cluster, asked after the answer, still calls it a master.
+//   - a replica of the server has what it wrote (WAIT, in the same round trip), which no replica has that took its
+//     place before; or, where no replica answers,
+//   - another server of the cluster still calls it a master, asked after the answer, or in the second before.
 //
-// Without a proof the event is sent again under the same id, to whoever is the master by then: a master
-// that has the event already answers with its position (TestAckExists). The others take a server's place
-// only when it has been silent for cluster-node-timeout and half a second more, so a proof may be as old as
-// proofLasts as long as that timeout is not much shorter: signal doctor looks at it.
-//
-// docs/adr/0014 has what this costs, and which losses remain.
+// Otherwise the event is sent again under the same id, to whoever is the master by then: a master
+// that has the event already answers with its position (TestAckExists). docs/adr/0014 has what this costs, and which
+// losses remain.
 const (
-	proofLasts = time.Second
-	proofRenew = proofLasts / 2         // a busy emitter renews it in the background
+	proofLasts = time.Second            // the other servers' word: they replace nobody that was silent for less
+	proofRenew = proofLasts / 2         // when it is asked for again, in the background
 	proofWait  = 250 * time.Millisecond // for a replica, and for the other servers
 )
 
 var errUnproven = errors.New("the server that answered does not prove that it still is the master")
 
-// A proof is that of one server.
+// A proof is what is known of one server.
 type proof struct {
 	mu    sync.Mutex
-	at    time.Time     // guarded by mu: when the last one that was given was asked for
-	alone bool          // guarded by mu: the cluster named no replica of it then
-	why   error         // guarded by mu: of the last one that was not given
+	kept  time.Time     // guarded by mu: a replica has all that was written until then
+	named time.Time     // guarded by mu: no replica answered, and the others called it a master; not before then
+	alone bool          // guarded by mu: they named no replica of it
+	why   error         // guarded by mu: why the last proof was not given
 	ended chan struct{} // guarded by mu: closed when the one that is being asked for is over; nil while none is
 }
 
+// waits reports whether to wait for a replica behind what is written.
+func (p *proof) waits(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.alone && now.Sub(p.named) >= proofLasts
+}
+
 // proven says why an answer that came at a moment, from the server that has a room, does not count; nil is
-// that it does. It waits for a proof only if there is none from the second before, and lets begin run one.
+// that it does. Unless the others' word is there it waits for a proof, and lets begin run one.
 func (e *Emitter) proven(ctx context.Context, server *redis.Client, room proto.Room, answered time.Time, begin func(func())) error {
 	if e.at.Mode != Cluster {
 		return nil
@@ -54,8 +60,9 @@ func (e *Emitter) proven(ctx context.Context, server *redis.Client, room proto.R
 	p := e.proofOf(server)
 	for waited := false; ; waited = true {
 		p.mu.Lock()
-		age, ended, why := answered.Sub(p.at), p.ended, p.why
-		begins := ended == nil && age >= proofRenew && !(waited && (why != nil || age < proofLasts))
+		counts := !answered.After(p.kept) || answered.Sub(p.named) < proofLasts
+		ended, why := p.ended, p.why
+		begins := ended == nil && (!counts && !(waited && why != nil) || counts && answered.Sub(p.named) >= proofRenew && answered.After(p.kept))
 		if begins {
 			ended = make(chan struct{})
 			p.ended = ended
@@ -64,10 +71,10 @@ func (e *Emitter) proven(ctx context.Context, server *redis.Client, room proto.R
 		if begins {
 			begin(func() { e.prove(e.ctx, p, server, room) })
 		}
-		if age < proofLasts {
+		switch {
+		case counts:
 			return nil
-		}
-		if waited && !begins && why != nil {
+		case waited && !begins && why != nil:
 			return e.doubt(fmt.Errorf("%w: %w", errUnproven, why))
 		}
 		select {
@@ -108,13 +115,18 @@ func (e *Emitter) prove(ctx context.Context, p *proof, server *redis.Client, roo
 	if !alone {
 		replicas, err = e.replicated(ctx, server, room)
 	}
+	named := time.Time{}
 	if err == nil && replicas == 0 {
+		named = time.Now()
 		alone, err = e.named(ctx, server)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.alone, p.why = alone, err; err == nil {
-		p.at = asked
+	if p.why = err; err == nil {
+		p.alone, p.named = alone, named
+		if replicas > 0 {
+			p.kept = asked
+		}
 	}
 	close(p.ended)
 	p.ended = nil
@@ -136,13 +148,17 @@ func (e *Emitter) replicated(ctx context.Context, server *redis.Client, room pro
 		}
 		return 0, err
 	}
-	replicas, err = wait.Int64()
-	if said, refused := errors.AsType[redis.Error](err); refused && !passing(said.Error()) {
+	return waited(wait, perr)
+}
+
+// waited is what WAIT has answered, in a pipeline that failed with perr, or nil. A user that may not ask knows of no
+// replica.
+func waited(wait *redis.Cmd, perr error) (replicas int64, err error) {
+	said, err := answer(wait, perr)
+	if no, refused := errors.AsType[redis.Error](err); refused && !passing(no.Error()) {
 		return 0, nil
 	}
-	if err == nil { // not asked: see answer
-		err = perr
-	}
+	replicas, _ = said.(int64)
 	return replicas, err
 }
 
@@ -163,16 +179,25 @@ func (e *Emitter) named(ctx context.Context, server *redis.Client) (alone bool, 
 		mu.Unlock()
 		bounded, cancel := context.WithTimeout(ctx, proofWait)
 		defer cancel()
-		slots, err := other.ClusterSlots(bounded).Result()
+		shards, err := other.ClusterShards(bounded).Result()
 		if err != nil {
 			return nil // it tells nothing
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for _, s := range slots {
-			if len(s.Nodes) > 0 && sameServer(s.Nodes[0].Addr, addr) {
+		for _, shard := range shards {
+			follow, its := 0, false
+			for _, n := range shard.Nodes {
+				switch {
+				case n.Role != "master" && n.Health != "fail":
+					follow++
+				case n.Role == "master" && n.Health != "fail" && len(shard.Slots) > 0:
+					its = its || e.isAt(n, addr)
+				}
+			}
+			if its {
 				named++
-				replicas += len(s.Nodes) - 1
+				replicas += follow
 				return nil
 			}
 		}
@@ -187,14 +212,22 @@ func (e *Emitter) named(ctx context.Context, server *redis.Client) (alone bool, 
 	return replicas == 0, nil
 }
 
-// sameServer reports whether a server that others call said is the one at an address: behind an
-// address that is translated, they know its port.
-func sameServer(said, addr string) bool {
-	if said == addr {
-		return true
+// isAt reports whether a server that another one names is the one at an address: behind an address that is
+// translated, the others know its port.
+func (e *Emitter) isAt(n redis.Node, addr string) bool {
+	host, port, _ := net.SplitHostPort(addr)
+	said := n.Port
+	if e.at.TLS != nil && n.TLSPort != 0 {
+		said = n.TLSPort
 	}
-	host, port, _ := net.SplitHostPort(said)
-	_, known, _ := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return port == known && (host == "" || ip != nil && ip.IsLoopback())
+	if strconv.FormatInt(said, 10) != port {
+		return false
+	}
+	for _, name := range [...]string{n.Endpoint, n.IP, n.Hostname} {
+		ip := net.ParseIP(name)
+		if name == host || ip != nil && ip.IsLoopback() {
+			return true
+		}
+	}
+	return n.Endpoint == "" && n.IP == ""
 }

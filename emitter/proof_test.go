@@ -118,3 +118,45 @@ func TestAckExists(t *testing.T) {
 		}
 	}
 }
+
+// TestProofWithoutReplicas: a master whose replica is gone, or that never had one, or that may not be asked for its
+// replicas, goes on: the other servers' word is enough.
+func TestProofWithoutReplicas(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]func(*testing.T, *redistest.Cluster) emitter.Settings{
+		"none": func(t *testing.T, c *redistest.Cluster) emitter.Settings {
+			for _, s := range c.Servers[3:] {
+				s.Kill()
+			}
+			return c.Settings()
+		},
+		"no right to ask": func(t *testing.T, c *redistest.Cluster) emitter.Settings {
+			for _, s := range c.Servers {
+				rdb := s.Client()
+				if err := rdb.Do(t.Context(), "ACL", "SETUSER", "sale", "on", ">pw", "~sg:*", "&sg:*", "+@all", "-wait").Err(); err != nil {
+					t.Fatal(err)
+				}
+				_ = rdb.Close()
+			}
+			at := c.Settings()
+			at.Username, at.Password = "sale", "pw"
+			return at
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := redistest.StartCluster(t)
+			e := open(t, take(t, c))
+			for i := range 40 {
+				if _, err := e.SendToRoom(t.Context(), proto.Room(fmt.Sprint("r", i)), "n", i); err != nil {
+					t.Fatal(err)
+				}
+				if i%10 == 0 {
+					<-time.After(1100 * time.Millisecond) // a proof is over
+				}
+			}
+			if err := e.Revoke(t.Context(), proto.Revocation{User: "u1"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

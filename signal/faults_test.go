@@ -594,7 +594,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestPauses lets the masters of a cluster stand still eight times, for 1, 5 and 15 s, under 1,000 events a second with 30 tills,
+// TestPauses lets the masters of a cluster stand still eight times, for 1, 5 and 15 s, under 1,000 events a second with 110 tills,
 // as often as SIGNAL_PAUSES says: nothing that was acknowledged is lost without a word.
 func TestPauses(t *testing.T) {
 	times, err := strconv.Atoi(os.Getenv("SIGNAL_PAUSES"))
@@ -614,7 +614,7 @@ func TestPauses(t *testing.T) {
 			defer c.FailsOver()()
 			first, second := run(t, settings(c.Settings())), run(t, settings(c.Settings()))
 			s := newScene(t, c, 8, first.addr(), second.addr())
-			s.visit(30)
+			s.visit(110)
 			s.sends(4, c.Settings(), 250)
 			for j, d := range []time.Duration{1, 5, 15, 1, 5, 15, 5, 1} {
 				pass(2 * time.Second)

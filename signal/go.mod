@@ -16,7 +16,6 @@ require (
 	github.com/spf13/cobra v1.10.2 // commands
 	go.uber.org/zap v1.28.0 // the log
 	golang.org/x/sync v0.25.0 // errgroup: the parts of a node end together; semaphore: what request bodies may take
-	nhooyr.io/websocket v1.8.17 // WebSockets: docs/adr/0002
 )
 
 require (
@@ -27,7 +26,10 @@ require (
 	pgregory.net/rapid v1.3.0 // tests: properties of a room, with histories made small
 )
 
-require github.com/MicahParks/jwkset v0.11.4
+require (
+	github.com/MicahParks/jwkset v0.11.4
+	github.com/coder/websocket v1.8.15
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -65,7 +65,7 @@ var never = map[string][]string{
 
 const (
 	ours      = "github.com/signal-team/signal/"
-	websocket = "nhooyr.io/websocket"
+	websocket = "github.com/coder/websocket"
 )
 
 func TestHouse(t *testing.T) {

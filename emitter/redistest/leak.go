@@ -14,7 +14,7 @@ import (
 // ours are the packages whose goroutines must have ended when the tests have. The
 // census goes by stack frames, because a count would see idle connections of
 // net/http and the like too.
-var ours = []string{"github.com/signal-team/signal/", "nhooyr.io/websocket"}
+var ours = []string{"github.com/signal-team/signal/", "github.com/coder/websocket"}
 
 // Main runs the tests of a package and fails when they left goroutines behind. It
 // is the body of TestMain. With prepare, the examples of the package get a Redis as

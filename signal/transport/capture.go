@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"sync"
 
-	"nhooyr.io/websocket"
+	"github.com/coder/websocket"
 )
 
 // A capture hands the WebSocket library a socket of ours when it takes over the

@@ -12,8 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/coder/websocket"
 	"go.uber.org/zap"
-	"nhooyr.io/websocket"
 
 	"github.com/signal-team/signal/proto"
 	"github.com/signal-team/signal/signal/session"

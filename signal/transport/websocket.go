@@ -1,7 +1,5 @@
 // Package transport makes a session's connection of whatever carries frames: a
-// WebSocket, in this version. It is the only one that knows the WebSocket library,
-// which is deprecated under this path in favour of github.com/coder/websocket with
-// the same API: moving is one import here and one line in go.mod.
+// WebSocket, in this version. It is the only one that knows the WebSocket library.
 package transport
 
 import (

@@ -16,8 +16,8 @@ import (
 // emitter waits for ten seconds, and a node is ready for as long.
 const longestFailover = 5 * time.Second
 
-// shortestFailover is how long a server must be silent before others take its place: what it answers within
-// that time after it has proved that it is a master counts (docs/adr/0014).
+// shortestFailover is how long a server must be silent before others take its place: where no replica answers, an
+// emitter counts on their word for as long (docs/adr/0014).
 const shortestFailover = time.Second
 
 // A member is one server of the Redis.
@@ -115,7 +115,7 @@ func (d *diagnosis) member(ctx context.Context, addr string, rdb *redis.Client) 
 		d.finds("+wait for the user", "%s may not be asked whether its replicas follow: a new replica's election may lose an acknowledged event", addr)
 	}
 	if write, err := rdb.ConfigGet(ctx, "min-replicas-to-write").Result(); err == nil && write["min-replicas-to-write"] == "0" {
-		d.ok("%s: takes events without a replica; cut off from the others it would go on for cluster-node-timeout, and lose them: min-replicas-to-write 1 has it refuse them", addr)
+		d.ok("%s: takes events also while no replica has them, and would lose them if it died then: min-replicas-to-write 1 has it refuse them", addr)
 	}
 	if values["cluster-require-full-coverage"] == "yes" {
 		d.finds("cluster-require-full-coverage no, by CONFIG SET on every server and in its redis.conf", "%s serves no rooms at all while one master is away", addr)
