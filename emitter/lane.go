@@ -287,23 +287,31 @@ func (l *lane) once(master *redis.Client, calls [][]*sending) (again [][]*sendin
 	})
 	moved, answered := false, time.Now()
 	kept := wait != nil && isKept(wait, perr, answers)
+	var unproven error
 	for i, events := range calls {
 		said, err := answer(answers[i], perr)
+		by, to := master, redirected(err)
 		switch {
 		case redis.HasErrorPrefix(err, "NOSCRIPT"): // somebody has made Redis forget
 			said, err = publishScript.Eval(ctx, master, made[i].keys, made[i].args...).Result()
 			answered, kept = time.Now(), false
 		case redis.HasErrorPrefix(err, "ASK"): // the slot is on its way to another server, which the library finds
-			said, err = publishScript.Eval(ctx, e.rdb, made[i].keys, made[i].args...).Result()
-			answered, kept = time.Now(), false
+			if by, err = e.server(ctx, to); err == nil {
+				said, err = publishScript.Eval(ctx, e.rdb, made[i].keys, made[i].args...).Result()
+				answered, kept = time.Now(), false
+			}
+		case to != "":
+			moved = true
 		}
-		_, elsewhere := redis.IsMovedError(err)
-		moved = moved || elsewhere
 		if err = e.doubt(err); err == nil {
 			err = e.published(events, said)
 		}
-		if err == nil && !kept {
-			err = e.proven(ctx, master, events[0].room, answered, e.running.Go)
+		if err == nil && !kept && unproven != nil && by == master {
+			err = unproven // as of the call before
+		} else if err == nil && !kept {
+			if err = e.proven(ctx, by, events[0].room, answered, e.running.Go); by == master {
+				unproven = err
+			}
 		}
 		if err != nil {
 			again = l.failed(again, events, err)

@@ -1,6 +1,7 @@
 package emitter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,8 @@ func (e *Emitter) proven(ctx context.Context, server *redis.Client, room proto.R
 		switch {
 		case counts:
 			return nil
+		case e.ctx.Err() != nil:
+			return ErrClosed
 		case waited && !begins && why != nil:
 			return e.doubt(fmt.Errorf("%w: %w", errUnproven, why))
 		}
@@ -87,15 +90,46 @@ func (e *Emitter) proven(ctx context.Context, server *redis.Client, room proto.R
 
 // settle runs something that writes at the server that has a room's key, and returns nil if its answer
 // counts.
-func (e *Emitter) settle(ctx context.Context, room proto.Room, key string, write func(*redis.Client) error) error {
+func (e *Emitter) settle(ctx context.Context, room proto.Room, key string, write func(redis.UniversalClient) error) error {
 	server, err := e.master(ctx, key)
 	if err == nil {
 		err = write(server)
+	}
+	if to := redirected(err); to != "" { // the slot is on its way to another server, or there: the library follows
+		if server, err = e.server(ctx, to); err == nil {
+			err = write(e.rdb)
+		}
 	}
 	if err != nil {
 		return e.doubt(err)
 	}
 	return e.proven(ctx, server, room, time.Now(), func(prove func()) { prove() })
+}
+
+// redirected is the address to which an error sends; empty for any other.
+func redirected(err error) string {
+	if to, asked := redis.IsAskError(err); asked {
+		return to
+	}
+	to, _ := redis.IsMovedError(err)
+	return to
+}
+
+// server is the master at an address, after the cluster has been asked who its masters are.
+func (e *Emitter) server(ctx context.Context, addr string) (*redis.Client, error) {
+	found := make(chan *redis.Client, maxMasters)
+	err := e.rdb.(*redis.ClusterClient).ForEachMaster(ctx, func(_ context.Context, c *redis.Client) error {
+		if c.Options().Addr == addr {
+			found <- c
+		}
+		return nil
+	})
+	select {
+	case c := <-found:
+		return c, nil
+	default:
+		return nil, fmt.Errorf("%w: no master at %s: %w", ErrUnavailable, addr, cmp.Or(err, errUnproven))
+	}
 }
 
 func (e *Emitter) proofOf(server *redis.Client) *proof {
@@ -111,10 +145,7 @@ func (e *Emitter) prove(ctx context.Context, p *proof, server *redis.Client, roo
 	alone := p.alone
 	p.mu.Unlock()
 	asked := time.Now()
-	replicas, err := int64(0), error(nil)
-	if !alone {
-		replicas, err = e.replicated(ctx, server, room)
-	}
+	replicas, err := e.replicated(ctx, server, room, !alone)
 	named := time.Time{}
 	if err == nil && replicas == 0 {
 		named = time.Now()
@@ -132,20 +163,21 @@ func (e *Emitter) prove(ctx context.Context, p *proof, server *redis.Client, roo
 	p.ended = nil
 }
 
-// replicated is how many replicas have what the server writes now. A user that may not ask for that has
-// none.
-func (e *Emitter) replicated(ctx context.Context, server *redis.Client, room proto.Room) (replicas int64, err error) {
+// replicated lets the server write, and is how many replicas have that, if they are waited for. A user that may not
+// ask for that has none.
+func (e *Emitter) replicated(ctx context.Context, server *redis.Client, room proto.Room, waits bool) (replicas int64, err error) {
 	var set *redis.StatusCmd
 	var wait *redis.Cmd
 	_, perr := server.Pipelined(ctx, func(p redis.Pipeliner) error {
 		set = p.Set(ctx, e.layout.Proof(room), "", proofLasts)
-		wait = p.Do(ctx, "wait", 1, proofWait.Milliseconds())
+		if waits {
+			wait = p.Do(ctx, "wait", 1, proofWait.Milliseconds())
+		}
 		return nil
 	})
-	if err := set.Err(); err != nil {
-		if _, moving := redis.IsAskError(err); moving { // the slot is on its way to another server: who has what is asked
-			return 0, nil
-		}
+	if err := set.Err(); redirected(err) != "" {
+		return 0, nil // it lives, and the slot is on its way
+	} else if err != nil || !waits {
 		return 0, err
 	}
 	return waited(wait, perr)
@@ -162,54 +194,67 @@ func waited(wait *redis.Cmd, perr error) (replicas int64, err error) {
 	return replicas, err
 }
 
-// named asks the other servers whether this one is still a master. alone means that none of them names a
-// replica of it.
+// named asks the other servers whether this one is still a master: most of those that answer must say so. alone means
+// that none of them names a replica of it. Where there is no other master, no replica is elected, and nobody is asked.
 func (e *Emitter) named(ctx context.Context, server *redis.Client) (alone bool, err error) {
+	if masters, err := e.Masters(ctx); err != nil || len(masters) == 1 && masters[0] == server.Options().Addr {
+		return false, err
+	}
 	addr := server.Options().Addr
 	var (
 		mu                      sync.Mutex
-		others, named, replicas int
+		named, denied, replicas int
 	)
 	err = e.rdb.(*redis.ClusterClient).ForEachShard(ctx, func(ctx context.Context, other *redis.Client) error {
 		if other.Options().Addr == addr {
 			return nil
 		}
-		mu.Lock()
-		others++
-		mu.Unlock()
 		bounded, cancel := context.WithTimeout(ctx, proofWait)
 		defer cancel()
 		shards, err := other.ClusterShards(bounded).Result()
 		if err != nil {
 			return nil // it tells nothing
 		}
+		its, follow := e.shardOf(shards, addr)
 		mu.Lock()
 		defer mu.Unlock()
-		for _, shard := range shards {
-			follow, its := 0, false
-			for _, n := range shard.Nodes {
-				switch {
-				case n.Role != "master" && n.Health != "fail":
-					follow++
-				case n.Role == "master" && n.Health != "fail" && len(shard.Slots) > 0:
-					its = its || e.isAt(n, addr)
-				}
-			}
-			if its {
-				named++
-				replicas += follow
-				return nil
-			}
+		if !its {
+			denied++
+			return nil
 		}
-		return errUnproven // it names another one
+		named++
+		replicas += follow
+		return nil
 	})
 	switch {
 	case err != nil:
 		return false, err
-	case others > 0 && named == 0:
+	case named == 0 && denied == 0:
 		return false, fmt.Errorf("%w: no other server answers", errUnproven)
+	case named <= denied:
+		return false, fmt.Errorf("%w: of %d others %d name another one", errUnproven, named+denied, denied)
 	}
 	return replicas == 0, nil
+}
+
+// shardOf reports whether a shard has the server at an address as its master, and how many replicas it has.
+func (e *Emitter) shardOf(shards []redis.ClusterShard, addr string) (its bool, replicas int) {
+	for _, shard := range shards {
+		its, replicas = false, 0
+		for _, n := range shard.Nodes {
+			switch {
+			case n.Health == "fail":
+			case n.Role != "master":
+				replicas++
+			case len(shard.Slots) > 0:
+				its = its || e.isAt(n, addr)
+			}
+		}
+		if its {
+			return true, replicas
+		}
+	}
+	return false, 0
 }
 
 // isAt reports whether a server that another one names is the one at an address: behind an address that is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -158,5 +159,44 @@ func TestProofWithoutReplicas(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestSlotOnItsWay: while a slot goes from one master to another, what is written to it is written, and counts.
+func TestSlotOnItsWay(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	e := open(t, c.Settings())
+	ctx, layout := t.Context(), c.Settings().Layout()
+	if err := e.Revoke(ctx, proto.Revocation{User: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	from := c.Master(proto.Control)
+	var to *redistest.Server
+	for _, other := range []proto.Room{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		if to = c.Master(other); to != from {
+			break
+		}
+	}
+	old, fresh := from.Client(), to.Client()
+	defer old.Close()
+	defer fresh.Close()
+	slot := old.ClusterKeySlot(ctx, layout.Revoked()).Val()
+	ids := [2]string{old.Do(ctx, "CLUSTER", "MYID").Val().(string), fresh.Do(ctx, "CLUSTER", "MYID").Val().(string)}
+	if err := errors.Join(fresh.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0]).Err(), old.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1]).Err()); err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(to.Addr)
+	for _, key := range old.ClusterGetKeysInSlot(ctx, int(slot), 100).Val() {
+		if err := old.Do(ctx, "MIGRATE", host, port, key, 0, 5000).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Revoke(ctx, proto.Revocation{User: "meanwhile"}); err != nil {
+		t.Errorf("a revocation: %v", err)
+	}
+	all, _, _, _, err := e.Revocations(ctx, "")
+	if err != nil || len(all) != 2 {
+		t.Errorf("%d revocations, %v", len(all), err)
 	}
 }

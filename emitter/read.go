@@ -1,6 +1,7 @@
 package emitter
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -153,7 +154,7 @@ func (e *Emitter) Positions(ctx context.Context, rooms []proto.Room, is func(r p
 	for i, a := range answers {
 		said, err := a.Result()
 		if err == nil && len(said) != 1 { // not asked: see answer
-			err = perr
+			err = cmp.Or(perr, fmt.Errorf("%w: it answered %v to MGET", ErrRefused, said))
 		}
 		if err = e.doubt(err); errors.Is(err, ErrUnavailable) {
 			unavailable = err

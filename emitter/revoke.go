@@ -50,7 +50,7 @@ func (e *Emitter) revoke(ctx context.Context, r proto.Revocation) error {
 	if err := e.agree(ctx); err != nil {
 		return err
 	}
-	return e.settle(ctx, proto.Control, e.layout.Revoked(), func(server *redis.Client) error {
+	return e.settle(ctx, proto.Control, e.layout.Revoked(), func(server redis.UniversalClient) error {
 		return e.revoking(ctx, server, r, revokeScript.Run).Err()
 	})
 }

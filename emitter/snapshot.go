@@ -55,7 +55,7 @@ func (e *Emitter) SetSnapshot(ctx context.Context, room proto.Room, data any, at
 		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
 	}
 	b = e.sign(room, "snapshot", b)
-	if err := e.settle(ctx, room, e.layout.Snapshot(room), func(server *redis.Client) error {
+	if err := e.settle(ctx, room, e.layout.Snapshot(room), func(server redis.UniversalClient) error {
 		return server.Set(ctx, e.layout.Snapshot(room), b, positionAge).Err()
 	}); err != nil {
 		return fail(err)

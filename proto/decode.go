@@ -48,7 +48,7 @@ func fieldOf(s reflect.Value, key string) (reflect.Value, bool) {
 			if found, ok := fieldOf(s.Field(i), key); ok {
 				return found, true
 			}
-		} else if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name == key && f.IsExported() {
+		} else if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name == key && name != "" && name != "-" && f.IsExported() {
 			return s.Field(i), true
 		}
 	}

@@ -163,7 +163,9 @@ type budget struct{ node *Node }
 func (b budget) AdmitAddress(r *http.Request) string {
 	return b.node.sessions.AdmitAddress(b.node.sockets.Address(r))
 }
-func (b budget) AdmitUser(u proto.UserID) (func(), string) { return b.node.sessions.AdmitUser(u) }
+func (b budget) AdmitUser(u proto.UserID, history bool) (func(), string) {
+	return b.node.sessions.AdmitUser(u, history)
+}
 func (b budget) Replayed(u proto.UserID, bytes int) time.Duration {
 	return b.node.sessions.Replayed(u, bytes)
 }

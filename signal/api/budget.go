@@ -16,9 +16,9 @@ type Budget interface {
 	// AdmitAddress names the limit of its address that a request is beyond, before its token is looked at;
 	// empty is none.
 	AdmitAddress(*http.Request) (limit string)
-	// AdmitUser names the limit of a user that a request is beyond. If there is none, done is to be called
-	// when it is answered.
-	AdmitUser(proto.UserID) (done func(), limit string)
+	// AdmitUser names the limit of a user that a request is beyond; history is one that may take long. If there is
+	// none, done is to be called when it is answered.
+	AdmitUser(u proto.UserID, history bool) (done func(), limit string)
 	// Replayed takes note of history that a user is given, in bytes, and returns how long it waits for more.
 	Replayed(u proto.UserID, bytes int) time.Duration
 }
@@ -100,8 +100,8 @@ func (o Options) admitted(next http.HandlerFunc) http.HandlerFunc {
 }
 
 // enter lets a user's request be answered, or answers that it is beyond a limit.
-func (o Options) enter(w http.ResponseWriter, u proto.UserID) (done func(), ok bool) {
-	done, limit := o.Budget.AdmitUser(u)
+func (o Options) enter(w http.ResponseWriter, u proto.UserID, history bool) (done func(), ok bool) {
+	done, limit := o.Budget.AdmitUser(u, history)
 	if limit != "" {
 		tooMany(w, http.StatusTooManyRequests, limit)
 		return nil, false

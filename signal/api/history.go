@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -45,7 +44,7 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 		if !ok {
 			return
 		}
-		done, ok := o.enter(w, who.User)
+		done, ok := o.enter(w, who.User, prefix == "/replay/")
 		if !ok {
 			return
 		}
@@ -71,9 +70,9 @@ func (o Options) inRoom(prefix string, next roomHandler) http.HandlerFunc {
 // replay answers with the events after ?since=<position>, or from ?fromSeq=<number> on, as
 // the frames that clients get. What is not kept any more is 410, with the reason.
 //
-// It reads and writes one page after the other, as fast as the client takes them and its user may: a
-// history of any length costs the node a page. The answer ends at its position, which is where the
-// room is unless the time for it has run out.
+// It reads and writes one page after the other, as fast as the client takes them: a history of any
+// length costs the node a page. The answer ends at its position, which is where the room is unless
+// the user has had as much as it may, or a minute has passed: then the client asks again from there.
 func replay(h Historian, b Budget) roomHandler {
 	return func(w http.ResponseWriter, r *http.Request, who auth.Identity, room proto.Room) {
 		q := r.URL.Query()
@@ -120,12 +119,8 @@ func replay(h Historian, b Budget) roomHandler {
 				return // it has gone, or takes too little
 			}
 			wait := b.Replayed(who.User, len(out))
-			if out = out[:0]; at == page.Top {
-				break
-			}
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
+			if out = out[:0]; at == page.Top || wait > 0 {
+				break // or it has had as much as it may: it asks again from here
 			}
 			page = h.Read(ctx, []emitter.Read{{Room: room, Since: at.String(), Look: true, All: true}})[0]
 		}

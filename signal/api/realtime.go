@@ -148,7 +148,7 @@ func (o Options) exchange(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	done, ok := o.enter(w, who.User)
+	done, ok := o.enter(w, who.User, false)
 	if !ok {
 		return
 	}
@@ -184,7 +184,7 @@ func (o Options) bootstrap(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	done, ok := o.enter(w, who.User)
+	done, ok := o.enter(w, who.User, false)
 	if !ok {
 		return
 	}

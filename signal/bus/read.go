@@ -35,7 +35,8 @@ type reads struct {
 	wake chan struct{} // holds one: the queue is not empty
 
 	mu      sync.Mutex
-	queue   []read        // guarded by mu
+	rooms   []read        // guarded by mu: for the order of a room
+	queue   []read        // guarded by mu: others
 	refused map[read]bool // guarded by mu: to be asked again after a while
 }
 
@@ -49,7 +50,11 @@ func (b *Bus) Read(r proto.Room, since proto.Position, order bool) {
 func (q *reads) add(r read) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.queue = append(q.queue, r)
+	if r.order {
+		q.rooms = append(q.rooms, r)
+	} else {
+		q.queue = append(q.queue, r)
+	}
 	signal(q.wake)
 }
 
@@ -57,32 +62,26 @@ func (q *reads) add(r read) {
 func (q *reads) drain() []read {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	all := q.queue
-	q.queue = nil
+	all := append(q.rooms, q.queue...)
+	q.rooms, q.queue = nil, nil
 	return all
 }
 
-// next takes at most so many: first those on which a whole room waits.
-func (q *reads) next(most int) []read {
+// next takes at most so many: first those on which a whole room waits, but one of the others at least.
+func (q *reads) next(most int) (batch []read) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := min(len(q.queue), most)
-	for i, first := n, 0; i < len(q.queue) && first < n; i++ {
-		if !q.queue[i].order {
-			continue
-		}
-		for first < n && q.queue[first].order {
-			first++
-		}
-		if first < n {
-			q.queue[first], q.queue[i] = q.queue[i], q.queue[first]
-		}
+	batch = take(&q.rooms, max(most-min(len(q.queue), 1), 1))
+	return append(batch, take(&q.queue, max(most-len(batch), 1))...)
+}
+
+func take(queue *[]read, most int) []read {
+	n := min(len(*queue), most)
+	some := (*queue)[:n:n]
+	if *queue = (*queue)[n:]; len(*queue) == 0 {
+		*queue = nil
 	}
-	batch := q.queue[:n:n]
-	if q.queue = q.queue[n:]; len(q.queue) == 0 {
-		q.queue = nil
-	}
-	return batch
+	return some
 }
 
 // readLog answers reads until ctx ends.

@@ -179,7 +179,7 @@ func (g page) do(s *shard) {
 	s.answer()
 	p := pass{batch: Batch{Entries: g.entries}}
 	p.join()
-	bytes := int64(len(p.batch.Joined))
+	kib := uint32(len(p.batch.Joined)+1023) >> 10
 	for _, m := range g.members {
 		o := m.own
 		if o == nil || !o.asked || o.At != g.since || m.gone.Load() {
@@ -195,7 +195,7 @@ func (g page) do(s *shard) {
 			m.list()
 		default:
 			s.metrics.fromLog.Inc()
-			m.client.replayed.Add(bytes)
+			m.client.replayed.Add(kib)
 			at := o.Cursor
 			whole := s.advance(m, &p.batch)
 			o.Cursor = at // only a time

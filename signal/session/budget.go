@@ -78,10 +78,10 @@ func (r *rates) spend(s spending, rate Rate, n int) (debt time.Duration) {
 	return debt
 }
 
-// At most so many requests of a user, and of all, are answered at the same time.
+// The most requests of a user, and of all, that are answered at the same time. A history may take a minute.
 const (
-	userRequests = 2
-	allRequests  = 64
+	userRequests, allRequests = 8, 256
+	userReplays, allReplays   = 2, 32
 )
 
 // requests are those that are being answered.
@@ -91,10 +91,10 @@ type requests struct {
 	here int                  // guarded by mu
 }
 
-func (r *requests) enter(u proto.UserID) bool {
+func (r *requests) enter(u proto.UserID, ofUser, all int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.here >= allRequests || u != "" && r.of[u] >= userRequests {
+	if r.here >= all || u != "" && r.of[u] >= ofUser {
 		return false
 	}
 	if r.of == nil {
@@ -123,22 +123,24 @@ func (o *Options) AdmitAddress(at string) (limit string) {
 	return ""
 }
 
-// AdmitUser names the limit that a user's request is beyond. If there is none, it is being answered until done
-// is called.
-func (o *Options) AdmitUser(u proto.UserID) (done func(), limit string) {
+// AdmitUser names the limit that a user's request is beyond; history is one that may take long. If there is none, it
+// is being answered until done is called.
+func (o *Options) AdmitUser(u proto.UserID, history bool) (done func(), limit string) {
 	if !o.users.take(spending{limitRequests, string(u)}, o.Limits.Requests, 1) && o.Over(limitRequests) {
 		return nil, limitRequests
 	}
-	if o.Limits.Requests.PerSecond <= 0 {
-		return func() {}, ""
+	under, ofUser, all := &o.requests, userRequests, allRequests
+	if history {
+		under, ofUser, all = &o.replays, userReplays, allReplays
 	}
-	if !o.requests.enter(u) {
-		if o.Over(limitRequestsUnderWay) {
-			return nil, limitRequestsUnderWay
-		}
-		return func() {}, ""
+	switch {
+	case o.Limits.Requests.PerSecond <= 0:
+	case under.enter(u, ofUser, all):
+		return func() { under.leave(u) }, ""
+	case o.Over(limitRequestsUnderWay):
+		return nil, limitRequestsUnderWay
 	}
-	return func() { o.requests.leave(u) }, ""
+	return func() {}, ""
 }
 
 // Replayed takes note of history that a user has been given, and returns how long it must wait for more.

@@ -78,9 +78,10 @@ func (b *Bucket) AllowN(r Rate, now int64, n int) bool {
 	return true
 }
 
-// Spend takes n, within the rate or not, and returns how long it takes until it is within it.
+// Spend takes n, within the rate or not, and returns how long it takes until it is within it: not longer than
+// two bursts take, however much it is.
 func (b *Bucket) Spend(r Rate, now int64, n int) time.Duration {
-	at := max(int64(*b), now) + r.lasts(n)
+	at := min(max(int64(*b), now)+r.lasts(n), now+r.lasts(3*r.Burst))
 	*b = Bucket(at)
 	return time.Duration(max(at-now-r.lasts(r.Burst), 0))
 }
@@ -112,10 +113,10 @@ const refusalsFor = 10
 // limited answers a frame that is beyond a rate, and ends a client that goes on for long.
 func (s *Session) limited(limit string, r Rate, ref string) {
 	s.fail(proto.CodeRateLimited, limit+": "+r.String(), ref)
-	rare, most := s.rarely(), s.o.Limits.Errors
+	seldom, most := s.seldom(), s.o.Limits.Errors
 	most = Rate{most.PerSecond * refusalsFor, most.Burst * refusalsFor}
 	s.mu.Lock()
-	allowed := rare.refusals.Allow(most, Clock())
+	allowed := seldom.refusals.Allow(most, Clock())
 	s.mu.Unlock()
 	if !allowed && s.over("refusals") {
 		s.endFor("refusals", most.String(), proto.CloseRate)
@@ -201,11 +202,20 @@ func (s *Session) churns() bool {
 	return !r.entered.Allow(Rate{float64(most) / 10, most}, Clock())
 }
 
+// goesOn reports whether a client goes on from positions in more rooms than a lost connection and two gaps in each
+// room explain: each is a read of Redis.
+func (s *Session) goesOn() bool {
+	seldom, most := s.seldom(), s.o.Limits.Rooms
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !seldom.goneOn.Allow(Rate{float64(most) / 10, 3*most + 64}, Clock())
+}
+
 // wrong takes note of a mistake of the client's, and ends it after too many.
 func (s *Session) wrong() {
-	r := s.rarely()
+	seldom := s.seldom()
 	s.mu.Lock()
-	allowed := r.errors.Allow(s.o.Limits.Errors, Clock())
+	allowed := seldom.errors.Allow(s.o.Limits.Errors, Clock())
 	s.mu.Unlock()
 	if !allowed && s.over("errors") {
 		s.endFor("errors", s.o.Limits.Errors.String(), proto.CloseBadRequests)

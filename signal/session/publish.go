@@ -122,7 +122,7 @@ func (s *Session) publish(f proto.Frame) {
 // Its content has not been read yet.
 func (s *Session) publishesTooMuch(f proto.Frame) bool {
 	r, l := s.rarely(), &s.o.Limits
-	return s.tooOften(&r.publishes, l.Publishes, "publishes", f.ID) || s.tooMuch(&r.publishBytes, l.PublishBytes, len(f.Data), "publish_bytes", f.ID)
+	return s.tooOften(&r.publishes, l.Publishes, "publishes", f.ID) || s.tooMuch(&s.seldom().publishBytes, l.PublishBytes, len(f.Data), "publish_bytes", f.ID)
 }
 
 // published makes room for others: the event is on its way no more.

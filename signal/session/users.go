@@ -62,7 +62,7 @@ func (s *Session) publishesTooOften(who proto.Bearer, bytes int, ref string) boo
 		{spending{limitTenantPublishBytes, who.Tenant}, l.TenantPublishBytes, bytes},
 	} {
 		if !s.o.users.take(of.spending, of.rate, of.n) && s.over(of.what) {
-			s.limited(of.what, of.rate, ref)
+			s.fail(proto.CodeRateLimited, of.what+": "+of.rate.String(), ref) // which somebody else may have used up
 			return true
 		}
 	}

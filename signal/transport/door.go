@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -24,14 +25,17 @@ type Door struct {
 	mu   sync.Mutex
 	here map[net.Conn]*guest // guarded by mu: all others
 	of   map[netip.Addr]int  // guarded by mu: how many of them have an address
-	idle list.List           // guarded by mu: of *guest between two requests, or before the first; the idlest at the back
+	idle list.List           // guarded by mu: of *guest between two requests; the idlest at the back, here and below
+	new  list.List           // guarded by mu: of *guest that have asked for nothing yet
 }
 
 // A guest is a connection that is not a WebSocket, or not yet.
 type guest struct {
 	conn net.Conn
 	from netip.Addr    // not valid where many clients may share it
-	idle *list.Element // nil while a request is answered
+	came int64         // clock
+	in   *list.List    // idle or new; nil while a request is answered
+	at   *list.Element // in it
 }
 
 // descriptors is how many connections this process may have, with some left for all else.
@@ -84,7 +88,7 @@ func (e entrance) Accept() (net.Conn, error) {
 
 // enter reports whether a connection may come in.
 func (d *Door) enter(c net.Conn) bool {
-	g := &guest{conn: c, from: d.address(c)}
+	g := &guest{conn: c, from: d.address(c), came: clock()}
 	limits := &d.w.o.Session.Limits
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,7 +111,7 @@ func (d *Door) enter(c net.Conn) bool {
 	}
 	d.here[c] = g
 	d.of[g.from]++
-	g.idle = d.idle.PushFront(g)
+	g.list(&d.new)
 	return true
 }
 
@@ -121,14 +125,33 @@ func (d *Door) address(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
+// list puts the guest into a list, or with nil into none. It is called with mu held.
+func (g *guest) list(l *list.List) {
+	if g.in != nil {
+		g.in.Remove(g.at)
+	}
+	if g.in, g.at = l, nil; l != nil {
+		g.at = l.PushFront(g)
+	}
+}
+
+// asksWithin is how long a connection that has just come is not taken for idle: its request may be on its way.
+const asksWithin = time.Second
+
 // dismiss closes the connection that has been idle for longest, of an address if one is given. It is called
 // with mu held.
 func (d *Door) dismiss(whose netip.Addr) bool {
-	for e := d.idle.Back(); e != nil; e = e.Prev() {
-		if g := e.Value.(*guest); !whose.IsValid() || g.from == whose {
-			d.forget(g)
-			_ = g.conn.Close()
-			return true
+	for _, l := range [...]*list.List{&d.idle, &d.new} {
+		for e := l.Back(); e != nil; e = e.Prev() {
+			g := e.Value.(*guest)
+			if l == &d.new && time.Duration(clock()-g.came) < asksWithin {
+				break
+			}
+			if !whose.IsValid() || g.from == whose {
+				d.forget(g)
+				_ = g.conn.Close()
+				return true
+			}
 		}
 	}
 	return false
@@ -136,10 +159,7 @@ func (d *Door) dismiss(whose netip.Addr) bool {
 
 // forget is called with mu held.
 func (d *Door) forget(g *guest) {
-	if g.idle != nil {
-		d.idle.Remove(g.idle)
-		g.idle = nil
-	}
+	g.list(nil)
 	delete(d.here, g.conn)
 	if d.of[g.from]--; d.of[g.from] == 0 {
 		delete(d.of, g.from)
@@ -156,14 +176,9 @@ func (d *Door) State(c net.Conn, s http.ConnState) {
 	}
 	switch s {
 	case http.StateActive:
-		if g.idle != nil {
-			d.idle.Remove(g.idle)
-			g.idle = nil
-		}
+		g.list(nil)
 	case http.StateIdle:
-		if g.idle == nil {
-			g.idle = d.idle.PushFront(g)
-		}
+		g.list(&d.idle)
 	case http.StateClosed:
 		d.forget(g)
 	}

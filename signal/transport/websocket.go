@@ -165,7 +165,9 @@ func (w *WebSocket) Shutdown(ctx context.Context) error {
 			c.End(proto.CloseGoingAway)
 		}
 	}
-	w.trust.renew(forEver)
+	if w.trust.begun() { // else nobody is in, and nobody is let in
+		w.trust.renew(forEver)
+	}
 	done := make(chan struct{})
 	go func() { w.running.Wait(); close(done) }()
 	select {
