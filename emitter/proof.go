@@ -178,7 +178,7 @@ func (e *Emitter) replicated(ctx context.Context, server *redis.Client, room pro
 	if err := set.Err(); redirected(err) != "" {
 		return 0, nil // it lives, and the slot is on its way
 	} else if err != nil || !waits {
-		return 0, err
+		return 0, cmp.Or(err, perr)
 	}
 	return waited(wait, perr)
 }
@@ -195,12 +195,16 @@ func waited(wait *redis.Cmd, perr error) (replicas int64, err error) {
 }
 
 // named asks the other servers whether this one is still a master: most of those that answer must say so. alone means
-// that none of them names a replica of it. Where there is no other master, no replica is elected, and nobody is asked.
+// that none of them names a replica of it. Where there is no other master no replica is elected, and its own word counts.
 func (e *Emitter) named(ctx context.Context, server *redis.Client) (alone bool, err error) {
-	if masters, err := e.Masters(ctx); err != nil || len(masters) == 1 && masters[0] == server.Options().Addr {
-		return false, err
-	}
 	addr := server.Options().Addr
+	if masters, err := e.Masters(ctx); err != nil {
+		return false, err
+	} else if len(masters) == 1 && masters[0] == addr {
+		shards, _ := server.ClusterShards(ctx).Result()
+		its, replicas := e.shardOf(shards, addr)
+		return its && replicas == 0, nil
+	}
 	var (
 		mu                      sync.Mutex
 		named, denied, replicas int

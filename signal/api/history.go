@@ -89,6 +89,10 @@ func replay(h Historian, b Budget) roomHandler {
 			problem(w, http.StatusBadRequest, proto.CodeBadRequest, "fromSeq must be a number from 1 on")
 			return
 		}
+		if b.Replayed(who.User, 0) > 0 {
+			tooMany(w, http.StatusTooManyRequests, "replay_bytes")
+			return
+		}
 		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 		defer cancel()
 		next := emitter.Read{Room: room, Since: since.String(), From: from, Look: true, All: true}

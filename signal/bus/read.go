@@ -110,7 +110,7 @@ func (l *link) readLog(ctx context.Context, dst Receiver) {
 			case bytes > batchBytes:
 				most = max(len(batch)/2, 1)
 				wait(ctx, time.Since(began)) // others have their turn
-			case len(batch) == most:
+			case len(batch) >= most:
 				most = min(2*most, readsMost)
 			}
 			continue

@@ -260,7 +260,9 @@ func (s *Session) Close() {
 	if c := s.client.Load(); c != nil {
 		c.Close()
 		who, _ := s.who()
-		s.o.Replayed(who.User, c.Replayed()) // what its last joins cost is not forgotten with it
+		if n := c.Replayed(); n > 0 { // what its last joins cost is not forgotten with it
+			s.o.users.spend(spending{limitReplayBytes, string(who.User)}, s.o.Limits.ReplayBytes, n)
+		}
 		s.leaves(who.User)
 		s.o.Notices.Disconnected(s.notice(""))
 	}

@@ -97,17 +97,18 @@ func (d *Door) enter(c net.Conn) bool {
 	if d.most > 0 && (most == 0 || most > d.most/2) {
 		most = d.most / 2 // the other half is for tills
 	}
-	limit, whose := "", netip.Addr{}
-	switch {
-	case d.most > 0 && all >= d.most:
-		limit = limitDescriptors
-	case most > 0 && plain >= most:
-		limit = limitPlain
-	case limits.AddressEarly > 0 && g.from.IsValid() && d.of[g.from] >= limits.AddressEarly:
-		limit, whose = limitAddressPlain, g.from
+	over := func(limit string) bool {
+		return d.w.o.Session.Over(limit, zap.Stringer("client_address", g.from)) || limit == limitDescriptors
 	}
-	if limit != "" && (d.w.o.Session.Over(limit, zap.Stringer("client_address", g.from)) || limit == limitDescriptors) && !d.dismiss(whose) {
-		return false
+	switch { // an address that has as many as it may gives up one of its own
+	case limits.AddressEarly > 0 && g.from.IsValid() && d.of[g.from] >= limits.AddressEarly && over(limitAddressPlain):
+		if !d.dismiss(g.from) {
+			return false
+		}
+	case d.most > 0 && all >= d.most && over(limitDescriptors), most > 0 && plain >= most && over(limitPlain):
+		if !d.dismiss(netip.Addr{}) {
+			return false
+		}
 	}
 	d.here[c] = g
 	d.of[g.from]++
