@@ -66,7 +66,7 @@ func (b *boundedWriter) Write(p []byte) (n int, err error) {
 // Unwrap is for http.ResponseController.
 func (b *boundedWriter) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
-// bodies bounds what the bodies of all requests under way take, also while Redis does not take what is in them.
+// bodyBytes bounds what the bodies of all requests under way take, also while Redis does not take what is in them.
 const bodyBytes = 16 << 20
 
 // affords lets a request in whose body fits into what all of them may take.
